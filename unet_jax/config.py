@@ -1,0 +1,238 @@
+"""What a run is made of: four frozen groups of settings, read from YAML and checked here, once."""
+
+import dataclasses
+import functools
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
+
+import yaml
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+T = TypeVar("T")
+Channel = Annotated[float, Field(allow_inf_nan=False)]
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+def settings(cls: type[T]) -> type[T]:
+    """A frozen dataclass whose constructor raises `ValueError`, one line for each bad field."""
+    cls = dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))(cls)
+    construct = cls.__init__
+
+    @functools.wraps(construct)
+    def init(self: T, **fields: Any) -> None:
+        try:
+            construct(self, **fields)
+        except ValidationError as error:
+            raise ValueError("\n".join(problems(error))) from None
+
+    cls.__init__ = init
+    return cls
+
+
+@settings
+class DataConfig:
+    """Which pictures, at which size, and how they are split."""
+
+    dataset: Literal["shapes", "carvana"] = "shapes"
+    """shapes is rendered here and needs no download; carvana is read from --data-dir."""
+
+    data_dir: Path | None = None
+    """Folder that holds the publisher's files: folders, or the zips as downloaded."""
+
+    prepared_dir: Path = Path("~/.cache/unet-jax")
+    """Where the checked, resized copy is stored, once for all runs."""
+
+    size: tuple[Count, Count] = (96, 128)
+    """Height and width, in pixels, that images and masks are resized to."""
+
+    scenes: Count = 500
+    """How many scenes of shapes there are, training and validation together."""
+
+    binary: bool = False
+    """Whether all object classes become one: foreground against background."""
+
+    val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """Share of the groups (cars, scenes) held out for validation."""
+
+    split_seed: Annotated[int, Field(ge=0)] = 0
+    """Draws the groups that are held out."""
+
+    overfit: Annotated[int, Field(ge=0)] = 0
+    """Train and validate on this many images alone, to see that the model can learn them; 0: off."""
+
+    horizontal_flip: Fraction = 0.5
+    """Probability that a training sample is mirrored."""
+
+    mean: tuple[Channel, Channel, Channel] = (0.485, 0.456, 0.406)
+    """Subtracted from each channel of an image in 0..1."""
+
+    std: tuple[Channel, Channel, Channel] = (0.229, 0.224, 0.225)
+    """Divides each channel after that."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "DataConfig":
+        if min(self.std) <= 0:
+            raise ValueError(f"std: {self.std} must be positive")
+        return self
+
+
+@settings
+class ModelConfig:
+    """The network."""
+
+    architecture: Literal["residual", "plain"] = "residual"
+    """residual: pre-activation residual blocks, a skip from each; plain: double convolutions."""
+
+    channels: Annotated[tuple[Count, ...], Field(min_length=1)] = (64, 128, 256, 512)
+    """Width of each stage; every stage halves height and width."""
+
+    blocks_per_stage: Count = 1
+    """Residual blocks at each stage's width (residual only)."""
+
+    norm: Literal["batch", "group", "none"] = "group"
+    """Kind of the norm layers."""
+
+    groups: Count = 16
+    """Groups of a group norm; each stage's width must divide by it."""
+
+    upsample: Literal["transposed", "bilinear"] = "transposed"
+    """Transposed convolution, or bilinear interpolation followed by a convolution."""
+
+    skip: bool = True
+    """Whether the decoder sees the encoder's tensors (residual only)."""
+
+    size_policy: Literal["pad", "resize"] = "pad"
+    """What happens to sizes that do not divide by 2 at every stage."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "ModelConfig":
+        if self.norm == "group":
+            for width in self.channels:
+                if width % self.groups:
+                    raise ValueError(
+                        f"groups: {self.groups} does not divide the width {width} of channels "
+                        f"{self.channels}"
+                    )
+        if self.architecture == "plain":
+            for name, only in (("blocks_per_stage", 1), ("skip", True)):
+                if getattr(self, name) != only:
+                    raise ValueError(
+                        f"{name}: {getattr(self, name)} needs architecture residual; "
+                        f"plain allows {only} alone"
+                    )
+        return self
+
+    def arguments(self) -> dict[str, Any]:
+        """Keyword arguments of the architecture's class, in either framework."""
+        fields = dataclasses.asdict(self)
+        architecture = fields.pop("architecture")
+        if architecture == "plain":
+            del fields["blocks_per_stage"], fields["skip"]
+        return fields
+
+
+@settings
+class OptimConfig:
+    """AdamW under a linear warm-up and a cosine decay to zero."""
+
+    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-3
+    """The peak."""
+
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-2
+    """Decoupled decay, as a share of the weight per unit of learning rate."""
+
+    warmup: Fraction = 0.1
+    """Share of all steps over which the learning rate rises to its peak."""
+
+    clip_norm: Annotated[float, Field(gt=0)] = 1.0
+    """Largest global norm of the gradient; a larger one is scaled down to it. inf: never."""
+
+
+@settings
+class TrainConfig:
+    """How long, and in which portions."""
+
+    epochs: Count = 10
+    """Passes over the training images."""
+
+    batch_size: Count = 8
+    """Images a step."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Draws the first weights, the order of the images and their flips."""
+
+
+@settings
+class Config:
+    """Everything that makes one run differ from another."""
+
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    optim: OptimConfig = OptimConfig()
+    train: TrainConfig = TrainConfig()
+
+    @model_validator(mode="after")
+    def _check(self) -> "Config":
+        shortest = 2 ** len(self.model.channels)
+        if min(self.data.size) < shortest:
+            raise ValueError(
+                f"size: {self.data.size} is too small; {len(self.model.channels)} stages need at "
+                f"least {shortest} pixels a side"
+            )
+        return self
+
+
+def presets() -> list[str]:
+    """Names of the presets that come with the package."""
+    folder = resources.files("unet_jax") / "presets"
+    return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml"))
+
+
+def load(source: str | Path) -> Config:
+    """Reads a preset by its name, or a YAML file by its path.
+
+    Raises:
+      ValueError: No such preset or file, or a field in it is unknown or out of range; the message
+        has one line for each.
+    """
+    path = Path(source)
+    if str(source) in presets():
+        text = (resources.files("unet_jax") / "presets" / f"{source}.yaml").read_text()
+    elif path.suffix in (".yaml", ".yml") and path.is_file():
+        text = path.read_text()
+    else:
+        raise ValueError(
+            f"preset {str(source)!r} is neither a YAML file nor one of {', '.join(presets())}"
+        )
+    try:
+        fields = yaml.safe_load(text) or {}
+        return TypeAdapter(Config).validate_python(fields)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{source}: not YAML: {' '.join(str(error).split())}") from None
+    except ValidationError as error:
+        raise ValueError("\n".join(f"{source}: {line}" for line in problems(error))) from None
+
+
+def dump(config: Config) -> str:
+    """The YAML text that `load` reads back as the same config."""
+    fields = TypeAdapter(Config).dump_python(config, mode="json")
+    return yaml.safe_dump(fields, sort_keys=False, default_flow_style=None)
+
+
+def problems(error: ValidationError) -> list[str]:
+    """One line for each field that failed: its name, what is wrong, and the value."""
+    lines = []
+    for item in error.errors():
+        field = ".".join(str(part) for part in item["loc"])
+        message = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "value_error":  # Ours: they name the field and the value.
+            lines.append(message)
+        elif item["type"] == "unexpected_keyword_argument":
+            lines.append(f"{field}: there is no such setting")
+        else:
+            lines.append(f"{field}: {message}; got {item['input']!r}")
+    return lines
