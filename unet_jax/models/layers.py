@@ -1,0 +1,226 @@
+"""The layers both networks are made of, with PyTorch's defaults. Images are [B, H, W, C]."""
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.typing import ArrayLike
+
+NormKind = Literal["batch", "group", "none"]
+UpsampleKind = Literal["transposed", "bilinear"]
+SizePolicy = Literal["pad", "resize"]
+Initializer = Callable[..., jax.Array]
+
+
+def uniform_fan_in(fan_in: int) -> Initializer:
+    """U(-1/√fan_in, 1/√fan_in): PyTorch's default for a convolution's weight and its bias.
+
+    Source: `torch.nn.modules.conv._ConvNd.reset_parameters`, which is He et al. (2015,
+    https://arxiv.org/abs/1502.01852) with a = √5.
+    """
+    bound = 1 / math.sqrt(fan_in)
+
+    def init(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return init
+
+
+class Conv(nn.Module):
+    """`torch.nn.Conv2d` with a square kernel and padding k // 2."""
+
+    features: int
+    kernel_size: int = 3
+    stride: int = 1
+    use_bias: bool = True
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        k, in_features = self.kernel_size, x.shape[-1]
+        init = uniform_fan_in(in_features * k * k)
+        kernel = self.param("kernel", init, (k, k, in_features, self.features))
+        x = lax.conv_general_dilated(
+            x,
+            kernel,
+            window_strides=(self.stride, self.stride),
+            padding=[(k // 2, k // 2)] * 2,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+        return x + _bias(self, init, self.features) if self.use_bias else x
+
+
+class UpConv(nn.Module):
+    """`torch.nn.ConvTranspose2d` with a 2×2 kernel and stride 2: doubles height and width.
+
+    No two windows overlap, so it is one matrix product and a reshape.
+    """
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        # PyTorch counts a transposed convolution's fan-in on its output side.
+        init = uniform_fan_in(self.features * 4)
+        batch, height, width, in_features = x.shape
+        kernel = self.param("kernel", init, (2, 2, in_features, self.features))
+        x = jnp.einsum("bhwc,ijco->bhiwjo", x, kernel)
+        x = x.reshape(batch, 2 * height, 2 * width, self.features)
+        return x + _bias(self, init, self.features)
+
+
+def _bias(module: nn.Module, init: Initializer, features: int) -> jax.Array:
+    return module.param("bias", init, (features,)).reshape(1, 1, 1, features)
+
+
+class BatchNorm(nn.Module):
+    """`torch.nn.BatchNorm2d`, its running variance included.
+
+    PyTorch normalises with the biased variance and keeps the unbiased one; Flax keeps the biased
+    one too, which would shift evaluation by n / (n - 1).
+
+    References:
+      Ioffe and Szegedy, 2015. https://arxiv.org/abs/1502.03167
+    """
+
+    epsilon: float = 1e-5
+    momentum: float = 0.1  # PyTorch's convention: the share of the new statistics.
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        shape = (x.shape[-1],)
+        scale = self.param("scale", nn.initializers.ones, shape)
+        bias = self.param("bias", nn.initializers.zeros, shape)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
+        running_var = self.variable("batch_stats", "var", jnp.ones, shape)
+        steps = self.variable("batch_stats", "num_batches_tracked", jnp.zeros, (), jnp.int32)
+
+        mean, var = running_mean.value, running_var.value
+        if train:
+            n = x.size // x.shape[-1]
+            if n == 1:
+                raise ValueError(
+                    "batch norm needs more than one value per channel to train on; got input of "
+                    f"shape {x.shape}. Use a larger batch or image"
+                )
+            mean, var = jnp.mean(x, (0, 1, 2)), jnp.var(x, (0, 1, 2))
+            if not self.is_initializing():
+                running_mean.value += self.momentum * (mean - running_mean.value)
+                running_var.value += self.momentum * (var * (n / (n - 1)) - running_var.value)
+                steps.value += 1
+        factor = scale * lax.rsqrt(var + self.epsilon)
+        mean, factor, bias = (a.reshape(1, 1, 1, -1) for a in (mean, factor, bias))
+        return (x - mean) * factor + bias
+
+
+class GroupNorm(nn.Module):
+    """`torch.nn.GroupNorm`: each image's channels normalised in `groups` groups.
+
+    References:
+      Wu and He, 2018. https://arxiv.org/abs/1803.08494
+    """
+
+    groups: int
+    epsilon: float = 1e-5
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        features = x.shape[-1]
+        if features % self.groups:
+            raise ValueError(f"{features} channels do not divide into {self.groups} groups")
+        scale = self.param("scale", nn.initializers.ones, (features,))
+        bias = self.param("bias", nn.initializers.zeros, (features,))
+        # Centred first: the one-pass variance, E[x²] - E[x]², cancels where the mean is large.
+        x = x - self.mean(x)
+        factor = scale.reshape(1, 1, 1, -1) * lax.rsqrt(self.mean(jnp.square(x)) + self.epsilon)
+        return x * factor + bias.reshape(1, 1, 1, -1)
+
+    def mean(self, x: jax.Array) -> jax.Array:
+        """The mean of each image's groups, [B, 1, 1, C]: every channel has its group's."""
+        batch, height, width, features = x.shape
+        # A product with ones: on a CPU, XLA runs it and its gradient on all cores, a sum on one.
+        weight = jnp.full((1, height * width), 1 / (height * width), x.dtype)
+        flat = x.reshape(batch, height * width, features)
+        channels = jnp.matmul(weight, flat, precision=lax.Precision.HIGHEST)
+        groups = channels.reshape(batch, self.groups, -1).mean(-1)
+        return jnp.repeat(groups, features // self.groups, axis=-1).reshape(batch, 1, 1, features)
+
+
+def normalize(x: jax.Array, kind: NormKind, groups: int, train: bool, name: str) -> jax.Array:
+    """Adds the norm layer `name` of this kind to the calling module; "none" adds nothing."""
+    match kind:
+        case "batch":
+            return BatchNorm(name=name)(x, train)
+        case "group":
+            return GroupNorm(groups, name=name)(x)
+        case "none":
+            return x
+
+
+def resize_bilinear(x: jax.Array, size: tuple[int, int], align_corners: bool) -> jax.Array:
+    """`torch.nn.functional.interpolate(x, size, mode="bilinear")`; never antialiases."""
+    rows = _interpolation_matrix(x.shape[1], size[0], align_corners).astype(x.dtype)
+    columns = _interpolation_matrix(x.shape[2], size[1], align_corners).astype(x.dtype)
+    x = jnp.einsum("bhwc,ih->biwc", x, rows, precision=lax.Precision.HIGHEST)
+    return jnp.einsum("biwc,jw->bijc", x, columns, precision=lax.Precision.HIGHEST)
+
+
+def _interpolation_matrix(n: int, m: int, align_corners: bool) -> np.ndarray:
+    """The [m, n] matrix that resamples n values at m places, linearly."""
+    if align_corners:
+        places = np.arange(m) * ((n - 1) / (m - 1) if m > 1 else 0.0)
+    else:
+        places = np.clip((np.arange(m) + 0.5) * n / m - 0.5, 0, n - 1)
+    low = np.minimum(places.astype(int), n - 1)
+    high = np.minimum(low + 1, n - 1)
+    matrix = np.zeros((m, n))
+    np.add.at(matrix, (np.arange(m), low), 1 - (places - low))
+    np.add.at(matrix, (np.arange(m), high), places - low)
+    return matrix
+
+
+def match_size(x: jax.Array, size: tuple[int, int], policy: SizePolicy) -> jax.Array:
+    """Brings x [B, h, w, C] to `size` ≥ (h, w): zeros around it, or bilinear interpolation.
+
+    Of an odd number of rows or columns to pad, the extra one goes to the bottom or right.
+    """
+    rows, columns = size[0] - x.shape[1], size[1] - x.shape[2]
+    if rows == columns == 0:
+        return x
+    if policy == "resize":
+        return resize_bilinear(x, size, align_corners=False)
+    top, left = rows // 2, columns // 2
+    return jnp.pad(x, ((0, 0), (top, rows - top), (left, columns - left), (0, 0)))
+
+
+def unmatch_size(x: jax.Array, size: tuple[int, int], policy: SizePolicy) -> jax.Array:
+    """Undoes `match_size`: brings x back to `size` by cropping the padding, or by resizing."""
+    rows, columns = x.shape[1] - size[0], x.shape[2] - size[1]
+    if rows == columns == 0:
+        return x
+    if policy == "resize":
+        return resize_bilinear(x, size, align_corners=False)
+    top, left = rows // 2, columns // 2
+    return x[:, top : top + size[0], left : left + size[1]]
+
+
+def check_input(x: ArrayLike, levels: int) -> tuple[int, int]:
+    """Returns (height, width) of x [B, H, W, C].
+
+    Raises:
+      ValueError: x is not four-dimensional, or a side is shorter than 2 ** levels pixels, which
+        would leave nothing at the deepest level.
+    """
+    shape = jnp.shape(x)
+    if len(shape) != 4:
+        raise ValueError(f"input has shape {shape}; expected [batch, height, width, channels]")
+    if min(shape[1:3]) < 2**levels:
+        raise ValueError(
+            f"input is {shape[1]}×{shape[2]} pixels; {levels} downsamplings need at least "
+            f"{2**levels}×{2**levels}"
+        )
+    return shape[1], shape[2]
