@@ -1,0 +1,120 @@
+"""A run's folder: its settings, split, metrics, curves, pictures and summary."""
+
+import json
+import os
+import platform
+import time
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from tensorboardX import SummaryWriter
+
+from unet_jax import visualize
+from unet_jax.config import Config, dump
+from unet_jax.pipeline import Pipeline
+
+PACKAGES = ("unet-jax", "jax", "flax", "optax", "orbax-checkpoint", "torch", "numpy")
+
+
+class Run:
+    """Writes what a run leaves behind.
+
+    Attributes:
+      workdir: The folder.
+      checkpoints: Its subfolder for the learner's states.
+      records: What `metrics.jsonl` holds, one record an epoch.
+    """
+
+    def __init__(self, workdir: Path, config: Config, *, resume: bool) -> None:
+        """Args:
+          workdir: Made if it does not exist.
+          config: Written to `config.yaml`.
+          resume: Whether the folder holds a run to go on with.
+
+        Raises:
+          ValueError: The folder holds a run already, or none to resume.
+        """
+        self.workdir = workdir
+        self.checkpoints = workdir / "checkpoints"
+        self._metrics = workdir / "metrics.jsonl"
+        exists = (workdir / "config.yaml").exists()
+        if exists and not resume:
+            raise ValueError(
+                f"--workdir: {workdir} holds a run already; choose another folder, or --resume it"
+            )
+        if resume and not exists:
+            raise ValueError(f"--resume: {workdir} holds no run (no config.yaml)")
+        workdir.mkdir(parents=True, exist_ok=True)
+        (workdir / "config.yaml").write_text(dump(config))
+        self.records: list[dict[str, Any]] = []
+        if self._metrics.exists():
+            self.records = [json.loads(line) for line in self._metrics.read_text().splitlines()]
+        self._events = SummaryWriter(str(workdir / "events"))
+
+    def rewind(self, epoch: int) -> None:
+        """Forgets the records of `epoch` (from 0) and later ones: they will come again."""
+        self.records = self.records[:epoch]
+        self._write_atomically(self._metrics, "".join(_line(r) for r in self.records))
+
+    def split(self, pipeline: Pipeline) -> None:
+        """Writes `split.json`: the names of the samples on either side."""
+        names = {
+            "train": [pipeline.names[i] for i in pipeline.split.train],
+            "validation": [pipeline.names[i] for i in pipeline.split.validation],
+        }
+        self._write_atomically(self.workdir / "split.json", json.dumps(names, indent=1))
+
+    def step(self, step: int, values: Mapping[str, float]) -> None:
+        """Adds a training step's scalars to the TensorBoard events."""
+        for name, value in values.items():
+            self._events.add_scalar(f"train/{name}", value, step)
+
+    def epoch(self, record: Mapping[str, Any], panel: Image.Image) -> None:
+        """Adds an epoch's record, redraws the curves, and saves its picture."""
+        self.records.append(dict(record))
+        with self._metrics.open("a") as file:
+            file.write(_line(record))
+        for name in ("val_loss", "dice", "iou", "accuracy"):
+            self._events.add_scalar(f"validation/{name}", record[name], record["step"])
+        pixels = np.asarray(panel)
+        self._events.add_image("predictions", pixels, record["step"], dataformats="HWC")
+        self._events.flush()
+        visualize.plot_curves(self.records, self.workdir / "curves.png")
+        pictures = self.workdir / "predictions"
+        pictures.mkdir(exist_ok=True)
+        panel.save(pictures / f"epoch_{record['epoch']:03d}.png")
+
+    def best(self) -> dict[str, Any]:
+        """The record of the epoch with the highest validation Dice."""
+        return max(self.records, key=lambda record: record["dice"])
+
+    def summary(self, facts: Mapping[str, Any]) -> dict[str, Any]:
+        """Writes `summary.json`: the best epoch, and `facts` about the whole run."""
+        versions = {"python": platform.python_version()}
+        for package in PACKAGES:
+            try:
+                versions[package] = metadata.version(package)
+            except metadata.PackageNotFoundError:
+                versions[package] = "not installed"
+        best = {key: value for key, value in self.best().items() if key != "seconds"}
+        summary = {"best": best, "epochs": len(self.records), **facts, "versions": versions}
+        summary["finished"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+        text = json.dumps(summary, indent=2)
+        self._write_atomically(self.workdir / "summary.json", text)
+        return summary
+
+    def close(self) -> None:
+        self._events.close()
+
+    def _write_atomically(self, path: Path, text: str) -> None:
+        draft = path.with_name(path.name + ".part")
+        draft.write_text(text)
+        os.replace(draft, path)
+
+
+def _line(record: Mapping[str, Any]) -> str:
+    return json.dumps(record) + "\n"

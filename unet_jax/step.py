@@ -1,0 +1,143 @@
+"""One training step and one evaluation step, as pure functions."""
+
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from unet_jax.losses import pixel_loss
+from unet_jax.metrics import confusion_counts, predict_classes
+from unet_jax.pipeline import Batch
+
+Metrics = dict[str, jax.Array]
+Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
+
+
+class TrainState(struct.PyTreeNode):
+    """What a step takes and gives back: all that a resumed run needs.
+
+    Attributes:
+      step: int32 [], steps taken.
+      params: Parameters.
+      batch_stats: Running statistics of the batch norms; empty without them.
+      opt_state: The optimiser's.
+    """
+
+    step: jax.Array
+    params: Any
+    batch_stats: Any
+    opt_state: optax.OptState
+
+
+def init_state(
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    image_shape: tuple[int, int, int],
+    key: jax.Array,
+) -> TrainState:
+    """A state with fresh weights for images of [H, W, C]."""
+    variables = model.init(key, jnp.zeros((1, *image_shape)))
+    params = variables["params"]
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        batch_stats=variables.get("batch_stats", {}),
+        opt_state=optimizer.init(params),
+    )
+
+
+def normalise(image: jax.Array, mean_std: Normalisation, dtype: Any) -> jax.Array:
+    """uint8 [B, H, W, C] -> (image / 255 - mean) / std, each channel its own."""
+    mean, std = (jnp.asarray(values, dtype).reshape(1, 1, 1, -1) for values in mean_std)
+    return (image.astype(dtype) / 255 - mean) / std
+
+
+class LossSums(NamedTuple):
+    """Sums, not means, so that batches and devices just add up."""
+
+    loss: jax.Array
+    pixels: jax.Array
+
+
+def summed_loss(logits: jax.Array, batch: Batch) -> LossSums:
+    """The loss over the valid images' pixels, and their number."""
+    weight = jnp.asarray(batch.valid, logits.dtype).reshape(-1, 1, 1)
+    loss = pixel_loss(logits, jnp.asarray(batch.mask))
+    return LossSums(jnp.sum(loss * weight), jnp.sum(weight) * loss[0].size)
+
+
+def loss_and_grads(
+    model: nn.Module, params: Any, batch_stats: Any, batch: Batch, mean_std: Normalisation
+) -> tuple[Any, LossSums, Any]:
+    """Gradients of the batch's mean loss.
+
+    Returns:
+      The gradients of `params`, the loss' sums, and the new running statistics.
+    """
+    dtype = jax.tree.leaves(params)[0].dtype
+
+    def mean_loss(params: Any) -> tuple[jax.Array, tuple[LossSums, Any]]:
+        variables = {"params": params, "batch_stats": batch_stats}
+        image = normalise(jnp.asarray(batch.image), mean_std, dtype)
+        logits, updates = model.apply(variables, image, train=True, mutable=["batch_stats"])
+        sums = summed_loss(logits, batch)
+        return sums.loss / sums.pixels, (sums, updates.get("batch_stats", {}))
+
+    grads, (sums, batch_stats) = jax.grad(mean_loss, has_aux=True)(params)
+    return grads, sums, batch_stats
+
+
+def train_step(
+    state: TrainState,
+    batch: Batch,
+    *,
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    mean_std: Normalisation,
+) -> tuple[TrainState, Metrics]:
+    """Takes one optimiser step.
+
+    Args:
+      state: What the last step gave back.
+      batch: `image` uint8 [B, H, W, C], `mask` uint8 [B, H, W], `valid` bool [B].
+      model: The network.
+      optimizer: Turns gradients into updates.
+      mean_std: Per-channel mean and standard deviation of images in 0..1.
+
+    Returns:
+      The next state; and `loss` and `pixels` (sums) and `grad_norm` (before clipping).
+    """
+    grads, sums, batch_stats = loss_and_grads(
+        model, state.params, state.batch_stats, batch, mean_std
+    )
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    state = TrainState(
+        step=state.step + 1,
+        params=optax.apply_updates(state.params, updates),
+        batch_stats=batch_stats,
+        opt_state=opt_state,
+    )
+    return state, {**sums._asdict(), "grad_norm": optax.global_norm(grads)}
+
+
+def eval_step(
+    state: TrainState, batch: Batch, *, model: nn.Module, mean_std: Normalisation, classes: int
+) -> tuple[Metrics, jax.Array]:
+    """Evaluates a batch with the running statistics.
+
+    Returns:
+      Sums `loss` and `pixels`, and `confusion` counts int32 [C, C], over the valid images; and
+      the predicted class ids [B, H, W].
+    """
+    dtype = jax.tree.leaves(state.params)[0].dtype
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    logits = model.apply(variables, normalise(jnp.asarray(batch.image), mean_std, dtype))
+    assert isinstance(logits, jax.Array)
+    predicted = predict_classes(logits)
+    confusion = confusion_counts(
+        predicted, jnp.asarray(batch.mask), jnp.asarray(batch.valid), classes
+    )
+    return {**summed_loss(logits, batch)._asdict(), "confusion": confusion}, predicted

@@ -1,0 +1,97 @@
+"""From a command line to a finished run, for either framework."""
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from rich.console import Console
+
+from unet_jax.cli import RunOptions, fail
+from unet_jax.config import Config
+from unet_jax.datasets import DataError, class_names, open_dataset
+from unet_jax.loop import Learner, Trainer
+from unet_jax.pipeline import Pipeline, num_logits
+from unet_jax.run import Run
+
+INTERRUPTED = 130  # What a shell reports for a command ended by Ctrl-C.
+
+
+class MakeLearner(Protocol):
+    def __call__(
+        self, config: Config, *, num_classes: int, classes: int, total_steps: int, folder: Path
+    ) -> Learner: ...
+
+
+def train(
+    options: RunOptions,
+    config: Config,
+    *,
+    make_learner: MakeLearner,
+    describe: Callable[[Config, int], Any],
+    started: float,
+) -> int:
+    """Prepares the data, trains, and says what came of it.
+
+    Args:
+      options: Where the run goes.
+      config: What is trained.
+      make_learner: Builds the framework's learner.
+      describe: Returns something to print about the network of (config, channels of logits).
+      started: `time.monotonic()` when the command began.
+
+    Returns:
+      The exit status: 0 when the run is finished, 130 when Ctrl-C ended it.
+    """
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    console = Console()
+    classes = class_names(config.data)
+    if options.dry_run:
+        console.print(describe(config, num_logits(classes)))
+        return 0
+    workdir = options.workdir or Path("runs", f"{options.preset}-{time.strftime('%Y%m%d-%H%M%S')}")
+    try:
+        builder = open_dataset(config.data)
+        pipeline = Pipeline(builder, config.data, config.train.batch_size, config.train.seed)
+        run = Run(workdir, config, resume=options.resume)
+    except (DataError, ValueError) as error:
+        fail(str(error))
+    run.split(pipeline)
+    learner = make_learner(
+        config,
+        num_classes=num_logits(classes),
+        classes=len(classes),
+        total_steps=config.train.epochs * pipeline.steps,
+        folder=run.checkpoints,
+    )
+    console.print(
+        f"{len(pipeline.split.train)} training and {len(pipeline.split.validation)} validation "
+        f"images, {config.data.size[0]}×{config.data.size[1]}; {learner.parameters:,} parameters; "
+        f"{learner.device}; writing to {workdir}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    trainer = Trainer(learner, pipeline, run, config.train.epochs, started)
+    if options.resume:
+        trainer.resume()
+    finished = trainer.fit()
+    learner.close()
+    run.close()
+    if not finished:
+        console.print(
+            f"[yellow]Interrupted[/] and saved after step {learner.step}. "
+            f"Go on with: --resume --workdir {workdir}",
+            soft_wrap=True,
+        )
+        return INTERRUPTED
+    summary = run.summary(trainer.facts())
+    best = summary["best"]
+    console.print(
+        f"[bold green]Best: epoch {best['epoch']}, Dice {best['dice']:.4f}, IoU {best['iou']:.4f}, "
+        f"accuracy {best['accuracy']:.4f}[/] after {summary['wall_seconds']:.0f} s; "
+        f"pictures in {workdir / 'predictions'}, curves in {workdir / 'curves.png'}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return 0
