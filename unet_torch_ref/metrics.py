@@ -1,0 +1,27 @@
+"""Counts of a confusion matrix."""
+
+import torch
+from torch import Tensor
+
+
+def predict_classes(logits: Tensor) -> Tensor:
+    """Class ids [B, H, W] of logits [B, K, H, W]; one logit means foreground above 0."""
+    if logits.shape[1] == 1:
+        return (logits[:, 0] > 0).long()
+    return logits.argmax(dim=1)
+
+
+def confusion_counts(predicted: Tensor, mask: Tensor, valid: Tensor, classes: int) -> Tensor:
+    """Counts pixels by true class (row) and predicted class (column).
+
+    Args:
+      predicted: Class ids [B, H, W].
+      mask: Class ids [B, H, W].
+      valid: bool [B]; images that count.
+      classes: Number of classes, C.
+
+    Returns:
+      int64 [C, C].
+    """
+    cell = (mask.long() * classes + predicted)[valid]
+    return torch.bincount(cell.flatten(), minlength=classes * classes).reshape(classes, classes)
