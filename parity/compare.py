@@ -1,6 +1,6 @@
 """Runs both networks from the same weights on the same batch, and measures how far they part."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +13,7 @@ from torch import nn
 import unet_jax.step as jax_step
 import unet_torch_ref.step as torch_step
 from parity.cases import Case
-from parity.convert import module_path, to_flax, to_torch
+from parity.convert import Variables, module_path, to_flax, to_torch
 from unet_jax.models import build_model as build_flax
 from unet_jax.pipeline import Batch
 from unet_torch_ref.models import build_model as build_torch
@@ -48,18 +48,19 @@ class Row(NamedTuple):
         return self.error <= self.limit
 
 
-LIMITS = {
-    # Same weights, carried across: no arithmetic, so no error.
-    "parameters": 0.0,
-    # Sums of up to 10⁵ products in another order: a trial of the full-size network gave 3e-15 for
-    # the logits and 9e-15 for the worst gradient. What a fault changes is 1e-8 or more.
-    "float64": 1e-12,
-    # JAX's distance to the float64 truth, as a multiple of PyTorch's own.
-    "float32": 2.0,
-    # Where PyTorch happens to be luckier than rounding allows in general: 8 units in the last
-    # place of float32. Matters for scalars and tensors of a few entries, whose error is one draw.
-    "float32 floor": 8 * float(np.finfo(np.float32).eps),
-}
+PARAMETERS = 0.0
+"""Weights are carried across without arithmetic, so without error."""
+
+FLOAT64 = 1e-12
+"""Sums of up to 10⁵ products in another order: on these cases, logits agree to 1e-14 and gradients
+to 2e-13. The smallest fault that the tests inject, one weight by 1 %, shows as 1e-6 or more."""
+
+FLOAT32 = 2.0
+"""JAX's distance to PyTorch's float64 result, as a multiple of PyTorch's own float32 distance.
+
+A tensor of few entries can be lucky: its distance is one draw of rounding noise. So a tensor's own
+distance counts as no less than the root mean square over its stage, and a stage's as no less than
+one unit in the last place."""
 
 
 def relative_error(a: np.ndarray, b: np.ndarray) -> float:
@@ -95,9 +96,8 @@ def make_torch(case: Case, seed: int = 0) -> nn.Module:
                 module.weight.uniform_(0.5, 1.5)
                 module.bias.uniform_(-0.5, 0.5)
             if isinstance(module, nn.BatchNorm2d):
-                assert module.running_mean is not None and module.running_var is not None
-                module.running_mean.uniform_(-0.5, 0.5)
-                module.running_var.uniform_(0.5, 1.5)
+                module.get_buffer("running_mean").uniform_(-0.5, 0.5)
+                module.get_buffer("running_var").uniform_(0.5, 1.5)
     return model
 
 
@@ -139,9 +139,7 @@ def run_torch(model: nn.Module, batch: Batch) -> Quantities:
     found["loss", "mean loss"] = mean_loss.detach().numpy()
     names = [name for name, _ in model.named_parameters()]
     gradients = torch_state(model) | {n: g.numpy() for n, g in zip(names, grads, strict=True)}
-    found |= {
-        ("gradients", n): v for n, v in _by_path({"": to_flax(gradients, model)["params"]})
-    }
+    found |= {("gradients", n): v for n, v in _by_path({"": to_flax(gradients, model)["params"]})}
     return found
 
 
@@ -153,20 +151,21 @@ def run_flax(case: Case, variables: Mapping[str, Any], batch: Batch) -> Quantiti
     dtype = jax.tree.leaves(params)[0].dtype
 
     @jax.jit
-    def forward(params: Any, batch_stats: Any) -> tuple[Any, Any]:
+    def run(params: Any, batch_stats: Any) -> tuple[Any, ...]:
         variables = {"params": params, "batch_stats": batch_stats}
         image = jax_step.normalise(jnp.asarray(batch.image), MEAN_STD, dtype)
-        capture = {"capture_intermediates": True}
-        _, evaluated = model.apply(variables, image, **capture)
-        mutable = ["batch_stats", "intermediates"]
-        _, trained = model.apply(variables, image, train=True, mutable=mutable, **capture)
-        return evaluated["intermediates"], trained["intermediates"]
+        _, evaluated = model.apply(variables, image, capture_intermediates=True)
+        _, trained = model.apply(
+            variables,
+            image,
+            train=True,
+            mutable=["batch_stats", "intermediates"],
+            capture_intermediates=True,
+        )
+        stepped = jax_step.loss_and_grads(model, params, batch_stats, batch, MEAN_STD)
+        return evaluated["intermediates"], trained["intermediates"], *stepped
 
-    evaluated, trained = forward(params, batch_stats)
-    gradients, sums, batch_stats = jax.jit(
-        lambda params, stats: jax_step.loss_and_grads(model, params, stats, batch, MEAN_STD)
-    )(params, batch_stats)
-
+    evaluated, trained, gradients, sums, batch_stats = run(params, batch_stats)
     found: Quantities = {("parameters", n): v for n, v in _by_path(variables)}
     found |= {("eval", n): v for n, v in _calls(evaluated)}
     found |= {("train", n): v for n, v in _calls(trained)}
@@ -183,75 +182,64 @@ def _by_path(tree: Mapping[str, Any]) -> Iterator[tuple[str, np.ndarray]]:
 
 def _calls(intermediates: Mapping[str, Any]) -> Iterator[tuple[str, np.ndarray]]:
     for path, outputs in flatten_dict(dict(intermediates)).items():
-        yield "/".join(path[:-1]) or "logits", np.asarray(outputs[0])
+        [output] = outputs  # type: ignore[misc]  # Every layer is called once.
+        yield "/".join(path[:-1]) or "logits", np.asarray(output)
 
 
-def compare(case: Case, variables: Mapping[str, Any] | None = None, seed: int = 0) -> list[Row]:
+def compare(
+    case: Case,
+    change: Callable[[Variables], None] | None = None,
+    precisions: Sequence[str] = ("float64", "float32"),
+    seed: int = 0,
+) -> list[Row]:
     """Compares the two networks in float64, then in float32.
 
     Args:
       case: The configuration.
-      variables: The Flax side's weights in float64, to see a fault found; the PyTorch side's by
-        default.
+      change: Plants a fault in the Flax side's weights, to see it found.
+      precisions: Which comparisons; float64, the truth for float32, comes first.
       seed: Draws weights and batch.
 
     Returns:
       A row for each tensor, in the order in which they are computed.
     """
     batch = make_batch(case, seed)
-    weights = torch_state(make_torch(case, seed))
-    results: dict[str, tuple[Quantities, Quantities]] = {}
-    for precision in ("float64", "float32"):
+    rows, truth = [], None
+    for precision in precisions:
         model = make_torch(case, seed).to(getattr(torch, precision))
-        state = {name: value.detach().numpy() for name, value in model.state_dict().items()}
-        carried = to_flax(state, model) if variables is None else _cast(variables, precision)
-        flax_side = run_flax(case, carried, batch)
-        results[precision] = (flax_side, run_torch(model, batch))
-    del weights
-    truth = results["float64"][1]
-    rows = []
-    for precision, (flax_side, torch_side) in results.items():
-        rows += [
-            _row(case, precision, quantity, flax_side, torch_side, truth)
-            for quantity in _order(torch_side, flax_side)
-        ]
+        variables = to_flax(torch_state(model), model)
+        if change is not None:
+            change(variables)
+        ours, theirs = run_flax(case, variables, batch), run_torch(model, batch)
+        truth = truth or theirs
+        limits = _float32_limits(theirs, truth) if precision == "float32" else {}
+        for stage, name in [*theirs, *(quantity for quantity in ours if quantity not in theirs)]:
+            quantity = (stage, name)
+            exact = PARAMETERS if stage == "parameters" else FLOAT64
+            limit = exact if stage == "parameters" else limits.get(quantity, exact)
+            reference = theirs if stage == "parameters" else truth
+            if quantity in ours and quantity in reference:
+                error = relative_error(ours[quantity], reference[quantity])
+            else:
+                error = float("inf")
+            rows.append(Row(case.name, precision, stage, name, error, limit))
     return rows
 
 
-def _order(first: Quantities, second: Quantities) -> list[Quantity]:
-    return [*first, *(quantity for quantity in second if quantity not in first)]
+def _float32_limits(theirs: Quantities, truth: Quantities) -> dict[Quantity, float]:
+    """What each tensor of JAX's may be away from the truth, given how far PyTorch's are."""
+    own = {quantity: relative_error(theirs[quantity], truth[quantity]) for quantity in theirs}
+    limits = {}
+    for stage in {stage for stage, _ in own}:
+        squares = [own[quantity] ** 2 for quantity in own if quantity[0] == stage]
+        typical = max(float(np.sqrt(np.mean(squares))), float(np.finfo(np.float32).eps))
+        for quantity in own:
+            if quantity[0] == stage:
+                limits[quantity] = FLOAT32 * max(own[quantity], typical)
+    return limits
 
 
-def _row(
-    case: Case,
-    precision: str,
-    quantity: Quantity,
-    flax_side: Quantities,
-    torch_side: Quantities,
-    truth: Quantities,
-) -> Row:
-    stage, name = quantity
-    if quantity not in flax_side or quantity not in torch_side:
-        return Row(case.name, precision, stage, name, float("inf"), 0.0)
-    ours, theirs = flax_side[quantity], torch_side[quantity]
-    if stage == "parameters":
-        return Row(case.name, precision, stage, name, relative_error(ours, theirs), 0.0)
-    if precision == "float64":
-        error = relative_error(ours, theirs)
-        return Row(case.name, precision, stage, name, error, LIMITS["float64"])
-    own = relative_error(theirs, truth[quantity])
-    limit = max(LIMITS["float32"] * own, LIMITS["float32 floor"])
-    return Row(case.name, precision, stage, name, relative_error(ours, truth[quantity]), limit)
-
-
-def _cast(variables: Mapping[str, Any], precision: str) -> Any:
-    def cast(leaf: np.ndarray) -> np.ndarray:
-        return leaf.astype(precision) if leaf.dtype.kind == "f" else leaf
-
-    return jax.tree.map(cast, dict(variables))
-
-
-def first_divergence(rows: list[Row]) -> Row | None:
+def first_divergence(rows: Sequence[Row]) -> Row | None:
     """The first tensor that fails: the layer to look at."""
     return next((row for row in rows if not row.passed), None)
 
@@ -265,3 +253,16 @@ def round_trip(case: Case, seed: int = 0) -> bool:
         back[name].dtype == state[name].dtype and back[name].tobytes() == state[name].tobytes()
         for name in state
     )
+
+
+def scale_entry(variables: Variables, name: str, factor: float) -> None:
+    """Multiplies the largest entry of the Flax parameter `name` by `factor`, in place.
+
+    Raises:
+      ValueError: There is no such parameter.
+    """
+    flat: dict[str, Any] = flatten_dict(variables["params"], sep="/")
+    if name not in flat:
+        raise ValueError(f"there is no parameter {name!r}; there are {', '.join(flat)}")
+    array = np.ravel(flat[name])  # A view: the arrays are contiguous.
+    array[np.argmax(np.abs(array))] *= factor

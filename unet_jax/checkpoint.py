@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 from orbax.checkpoint import v1 as ocp
@@ -23,9 +23,10 @@ class Checkpoints:
         best = _policies.BestN(
             n=1, get_metric_fn=lambda m: m[metric], keep_checkpoints_without_metrics=False
         )
+        keep = _policies.AnyPreservationPolicy([_policies.LatestN(1), best])
         self._checkpointer = ocp.training.Checkpointer(
-            folder.absolute(),
-            preservation_policy=_policies.AnyPreservationPolicy([_policies.LatestN(1), best]),
+            str(folder.absolute()),
+            preservation_policy=cast(Any, keep),
             cleanup_tmp_directories=True,
         )
 
@@ -58,7 +59,8 @@ class Checkpoints:
             return None
         abstract = jax.tree.map(_abstract, template)
         state = self._checkpointer.load(latest, abstract_state=abstract)
-        return state, dict(self._checkpointer.metadata(latest).custom_metadata)
+        position = self._checkpointer.metadata(latest).custom_metadata
+        return cast(TrainState, state), cast(dict[str, Any], position)
 
     def close(self) -> None:
         self._checkpointer.close()

@@ -19,8 +19,8 @@ Channel = Annotated[float, Field(allow_inf_nan=False)]
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 def settings(cls: type[T]) -> type[T]:
     """A frozen dataclass whose constructor raises `ValueError`, one line for each bad field."""
-    cls = dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))(cls)
-    construct = cls.__init__
+    checked: Any = dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))(cls)
+    construct = checked.__init__
 
     @functools.wraps(construct)
     def init(self: T, **fields: Any) -> None:
@@ -29,8 +29,8 @@ def settings(cls: type[T]) -> type[T]:
         except ValidationError as error:
             raise ValueError("\n".join(problems(error))) from None
 
-    cls.__init__ = init
-    return cls
+    checked.__init__ = init
+    return checked
 
 
 @settings
@@ -62,7 +62,7 @@ class DataConfig:
     """Draws the groups that are held out."""
 
     overfit: Annotated[int, Field(ge=0)] = 0
-    """Train and validate on this many images alone, to see that the model can learn them; 0: off."""
+    """Train and validate on this many images alone, to see them learnt by heart; 0: off."""
 
     horizontal_flip: Fraction = 0.5
     """Probability that a training sample is mirrored."""
@@ -189,7 +189,9 @@ class Config:
 def presets() -> list[str]:
     """Names of the presets that come with the package."""
     folder = resources.files("unet_jax") / "presets"
-    return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml"))
+    return sorted(
+        f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml")
+    )
 
 
 def load(source: str | Path) -> Config:
@@ -203,7 +205,7 @@ def load(source: str | Path) -> Config:
     if str(source) in presets():
         text = (resources.files("unet_jax") / "presets" / f"{source}.yaml").read_text()
     elif path.suffix in (".yaml", ".yml") and path.is_file():
-        text = path.read_text()
+        text = _read_text(path)
     else:
         raise ValueError(
             f"preset {str(source)!r} is neither a YAML file nor one of {', '.join(presets())}"
@@ -217,6 +219,13 @@ def load(source: str | Path) -> Config:
         raise ValueError("\n".join(f"{source}: {line}" for line in problems(error))) from None
 
 
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: not a text file") from None
+
+
 def dump(config: Config) -> str:
     """The YAML text that `load` reads back as the same config."""
     fields = TypeAdapter(Config).dump_python(config, mode="json")
@@ -227,7 +236,7 @@ def problems(error: ValidationError) -> list[str]:
     """One line for each field that failed: its name, what is wrong, and the value."""
     lines = []
     for item in error.errors():
-        field = ".".join(str(part) for part in item["loc"])
+        field = ".".join(str(part) for part in item["loc"]) or "the file"
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "value_error":  # Ours: they name the field and the value.
             lines.append(message)

@@ -104,11 +104,11 @@ class Trainer:
         self.console = Console()
 
     def resume(self) -> None:
-        """Restores the last checkpoint, if there is one."""
+        """Restores the last checkpoint, if there is one, and forgets what was recorded since."""
         restored = self.learner.restore()
         if restored is not None:
             self.position = Position(**restored)
-            self.run.rewind(self.position.epoch)
+        self.run.rewind(self.position.epoch)
 
     def fit(self) -> bool:
         """Trains to the end, or until Ctrl-C; either way the last state is saved.
@@ -162,7 +162,9 @@ class Trainer:
     def _count(self, metrics: Mapping[str, Any]) -> None:
         loss, pixels = float(metrics["loss"]), float(metrics["pixels"])
         position = self.position
-        self.position = replace(position, loss=position.loss + loss, pixels=position.pixels + pixels)
+        self.position = replace(
+            position, loss=position.loss + loss, pixels=position.pixels + pixels
+        )
         values = {"loss": loss / pixels, "grad_norm": float(metrics["grad_norm"])}
         step = position.epoch * self.pipeline.steps + position.batch
         self.run.step(step, values)
@@ -219,7 +221,7 @@ class Trainer:
 
     def facts(self) -> dict[str, Any]:
         """What `summary.json` says beside the best epoch."""
-        speed = self.trained_images / self.trained_seconds if self.trained_seconds else None
+        speed = self.trained_images / self.trained_seconds if self.trained_images else None
         return {
             "framework": self.learner.framework,
             "device": self.learner.device,

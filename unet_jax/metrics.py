@@ -41,8 +41,9 @@ def scores(confusion: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
       classes: Name of each class.
 
     Returns:
-      `dice`, `iou`: of the foreground for two classes, else the mean over the classes that occur
-      in truth or prediction. `accuracy`: share of pixels that are right. `dice_per_class`,
+      `dice`, `iou`: of the foreground for two classes (1 if there is none in either truth or
+      prediction, as Carvana's competition has it), else the mean over the classes that occur in
+      either. `accuracy`: share of pixels that are right. `dice_per_class`,
       `iou_per_class`: by class name, None for a class that occurs in neither.
     """
     counts = confusion.astype(np.int64)
@@ -52,9 +53,10 @@ def scores(confusion: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
         dice = 2 * hits / either
         iou = hits / (either - hits)
     one = len(classes) == 2
+    empty = one and either[1] == 0
     return {
-        "dice": float(dice[1] if one else np.nanmean(dice)),
-        "iou": float(iou[1] if one else np.nanmean(iou)),
+        "dice": 1.0 if empty else float(dice[1] if one else np.nanmean(dice)),
+        "iou": 1.0 if empty else float(iou[1] if one else np.nanmean(iou)),
         "accuracy": float(hits.sum() / counts.sum()),
         "dice_per_class": _by_name(dice, classes),
         "iou_per_class": _by_name(iou, classes),

@@ -3,17 +3,19 @@
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
 
 from unet_jax.config import OptimConfig
 
 
-def warmup_cosine(step: jax.Array, config: OptimConfig, total_steps: int) -> jax.Array:
+def warmup_cosine(step: ArrayLike, config: OptimConfig, total_steps: int) -> jax.Array:
     """The learning rate of step 0, 1, …: up in a straight line, down in a half cosine to 0.
 
     References:
       Goyal et al., 2017 (warm-up). https://arxiv.org/abs/1706.02677
       Loshchilov and Hutter, 2017 (cosine). https://arxiv.org/abs/1608.03983
     """
+    step = jnp.asarray(step, float)  # In x64, int32 / int is float32 all the same.
     warmup = round(config.warmup * total_steps)
     rise = (step + 1) / max(warmup, 1)
     fall = 0.5 * (1 + jnp.cos(jnp.pi * (step - warmup) / max(total_steps - warmup, 1)))
@@ -21,10 +23,10 @@ def warmup_cosine(step: jax.Array, config: OptimConfig, total_steps: int) -> jax
 
 
 def clip_grad_norm(max_norm: float) -> optax.GradientTransformation:
-    """`torch.nn.utils.clip_grad_norm_`: scales by max_norm / (norm + 1e-6) where that is below 1."""
+    """`torch.nn.utils.clip_grad_norm_`: scales by max_norm / (norm + 1e-6) if that is below 1."""
 
     def update(updates, state, params=None):
-        scale = jnp.minimum(1.0, max_norm / (optax.global_norm(updates) + 1e-6))
+        scale = jnp.minimum(1.0, max_norm / (optax.tree.norm(updates) + 1e-6))
         return jax.tree.map(lambda g: g * scale.astype(g.dtype), updates), state
 
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)

@@ -9,12 +9,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
-from tensorboardX import SummaryWriter
 
 from unet_jax import visualize
 from unet_jax.config import Config, dump
+from unet_jax.events import Events
 from unet_jax.pipeline import Pipeline
 
 PACKAGES = ("unet-jax", "jax", "flax", "optax", "orbax-checkpoint", "torch", "numpy")
@@ -53,7 +52,7 @@ class Run:
         self.records: list[dict[str, Any]] = []
         if self._metrics.exists():
             self.records = [json.loads(line) for line in self._metrics.read_text().splitlines()]
-        self._events = SummaryWriter(str(workdir / "events"))
+        self._events = Events(workdir / "events")
 
     def rewind(self, epoch: int) -> None:
         """Forgets the records of `epoch` (from 0) and later ones: they will come again."""
@@ -70,27 +69,25 @@ class Run:
 
     def step(self, step: int, values: Mapping[str, float]) -> None:
         """Adds a training step's scalars to the TensorBoard events."""
-        for name, value in values.items():
-            self._events.add_scalar(f"train/{name}", value, step)
+        self._events.scalars({f"train/{name}": value for name, value in values.items()}, step)
 
     def epoch(self, record: Mapping[str, Any], panel: Image.Image) -> None:
         """Adds an epoch's record, redraws the curves, and saves its picture."""
         self.records.append(dict(record))
         with self._metrics.open("a") as file:
             file.write(_line(record))
-        for name in ("val_loss", "dice", "iou", "accuracy"):
-            self._events.add_scalar(f"validation/{name}", record[name], record["step"])
-        pixels = np.asarray(panel)
-        self._events.add_image("predictions", pixels, record["step"], dataformats="HWC")
-        self._events.flush()
+        names = ("val_loss", "dice", "iou", "accuracy")
+        scalars = {f"validation/{name}": record[name] for name in names}
+        self._events.scalars(scalars, record["step"])
+        self._events.image("predictions", panel, record["step"])
         visualize.plot_curves(self.records, self.workdir / "curves.png")
         pictures = self.workdir / "predictions"
         pictures.mkdir(exist_ok=True)
         panel.save(pictures / f"epoch_{record['epoch']:03d}.png")
 
     def best(self) -> dict[str, Any]:
-        """The record of the epoch with the highest validation Dice."""
-        return max(self.records, key=lambda record: record["dice"])
+        """The record with the highest validation Dice; the last of equals, as Orbax keeps."""
+        return max(reversed(self.records), key=lambda record: record["dice"])
 
     def summary(self, facts: Mapping[str, Any]) -> dict[str, Any]:
         """Writes `summary.json`: the best epoch, and `facts` about the whole run."""

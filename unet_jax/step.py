@@ -120,7 +120,7 @@ def train_step(
         batch_stats=batch_stats,
         opt_state=opt_state,
     )
-    return state, {**sums._asdict(), "grad_norm": optax.global_norm(grads)}
+    return state, {**sums._asdict(), "grad_norm": optax.tree.norm(grads)}
 
 
 def eval_step(

@@ -40,7 +40,7 @@ class TorchLearner:
         folder: Where checkpoints go: `last.pt` and `best.pt`.
         """
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.model = model.to(self._device, memory_format=torch.channels_last)
+        self.model = model.to(self._device).to(memory_format=torch.channels_last)  # type: ignore
         self.optimizer, self.schedule = build_optimizer(
             self.model.parameters(),
             learning_rate=learning_rate,
@@ -81,7 +81,7 @@ class TorchLearner:
 
     def save(self, position: Mapping[str, Any], metrics: Mapping[str, float] | None) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        if metrics is not None and metrics["dice"] > self.best:
+        if metrics is not None and metrics["dice"] >= self.best:
             self.best = metrics["dice"]
             self._write("best.pt", position)
         self._write("last.pt", position)
@@ -114,4 +114,5 @@ class TorchLearner:
         os.replace(draft, self.folder / name)
 
     def _to_device(self, batch: Sequence[np.ndarray]) -> Batch:
-        return Batch(*(torch.from_numpy(np.ascontiguousarray(a)).to(self._device) for a in batch))
+        arrays = (np.require(a, requirements=("C", "W")) for a in batch)
+        return Batch(*(torch.from_numpy(a).to(self._device) for a in arrays))

@@ -3,6 +3,7 @@
 import shutil
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,8 @@ class Files:
     Attributes:
       place: Where they are, for messages.
       stamps: Each file's name, and what changes when its content does.
-      read: Returns the bytes of the file of that name. May be called from several threads.
+      read: Returns the bytes of the file of that name, or raises OSError. May be called from
+        several threads.
     """
 
     place: str
@@ -79,4 +81,11 @@ def _zip(place: str, archive: zipfile.ZipFile) -> Files:
         if not info.is_dir() and not name.startswith(".") and "__MACOSX" not in info.filename:
             members[name] = info
     stamps = {name: f"{info.file_size} {info.CRC}" for name, info in members.items()}
-    return Files(place, stamps, lambda name: archive.read(members[name]))
+
+    def read(name: str) -> bytes:
+        try:
+            return archive.read(members[name])
+        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+            raise OSError(str(error)) from None  # As a damaged disk would.
+
+    return Files(place, stamps, read)

@@ -102,7 +102,7 @@ class PairBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def records(self) -> Sequence[dict[str, np.ndarray]]:
         """The stored samples: `image` uint8 [H, W, 3] and `mask` uint8 [H, W]."""
-        return self.as_data_source(split=self.SPLIT)
+        return self.as_data_source(self.SPLIT)  # type: ignore[return-value]
 
     def _metadata(self, key: str) -> list[str]:
         metadata = self.info.metadata

@@ -36,12 +36,15 @@ class Carvana(PairBuilder):
     def __init__(self, data_dir: Path | None, prepared_dir: Path, size: tuple[int, int]) -> None:
         self.images, self.masks = _locate(data_dir)
         self.pairs = _match(self.images, self.masks)
-        stamps = self.images.stamps | self.masks.stamps
         super().__init__(
             prepared_dir=prepared_dir,
             size=size,
             count=len(self.pairs),
-            source=[f"{name} {stamps[name]}" for name in sorted(stamps)],
+            source=[
+                f"{name} {stamp}"
+                for files in (self.images, self.masks)
+                for name, stamp in sorted(files.stamps.items())
+            ],
         )
 
     @classmethod
@@ -61,8 +64,8 @@ class Carvana(PairBuilder):
 
     def _load(self, pair: Pair) -> Sample | str:
         """The resized sample, or what is wrong with it."""
+        path = pair.image
         try:
-            path = pair.image
             image = Image.open(io.BytesIO(self.images.read(path))).convert("RGB")
             path = pair.mask
             # Palette images keep their indices: 0 background, 1 car.
@@ -73,7 +76,7 @@ class Carvana(PairBuilder):
             shape = "×".join(str(n) for n in mask.shape)
             return f"{pair.mask}: {shape} (H×W), but its image is {image.height}×{image.width}"
         values = np.unique(mask)
-        if not set(values.tolist()) in ({0}, {1}, {0, 1}, {255}, {0, 255}):
+        if set(values.tolist()) not in ({0}, {1}, {0, 1}, {255}, {0, 255}):
             found = ", ".join(str(v) for v in values[:8]) + (", …" if len(values) > 8 else "")
             return f"{pair.mask}: holds the values {found}; allowed: 0 and 1, or 0 and 255"
         height, width = self.size
@@ -90,9 +93,10 @@ class Carvana(PairBuilder):
 def _locate(data_dir: Path | None) -> tuple[Files, Files]:
     if data_dir is None:
         raise DataError("--dataset carvana needs --data-dir" + _advice())
-    found = [find(data_dir.expanduser(), name, COMPETITION) for name in ("train", "train_masks")]
+    names = ("train", "train_masks")
+    found = [find(data_dir.expanduser(), name, COMPETITION) for name in names]
     if found[0] is None or found[1] is None:
-        missing = [name for name, files in zip(("train", "train_masks"), found) if files is None]
+        missing = [name for name, files in zip(names, found, strict=True) if files is None]
         wanted = " and ".join(f"{name}/ or {name}.zip" for name in missing)
         state = "" if data_dir.expanduser().is_dir() else ", which is not a folder"
         raise DataError(

@@ -16,7 +16,7 @@ class Shapes(PairBuilder):
     VERSION = tfds.core.Version("1.0.0")
     CLASSES = scene.CLASSES
     PALETTE = scene.PALETTE
-    SEED = 0
+    SEED = 0  # Of the series; a change of the renderer is a new VERSION.
 
     def __init__(self, scenes: int, prepared_dir: Path, size: tuple[int, int]) -> None:
         source = [f"scenes {scenes}", f"seed {self.SEED}"]

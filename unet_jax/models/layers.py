@@ -183,6 +183,12 @@ def _interpolation_matrix(n: int, m: int, align_corners: bool) -> np.ndarray:
     return matrix
 
 
+def round_up(size: tuple[int, int], levels: int) -> tuple[int, int]:
+    """The next height and width that halve `levels` times without a remainder."""
+    unit = 2**levels
+    return -(-size[0] // unit) * unit, -(-size[1] // unit) * unit
+
+
 def match_size(x: jax.Array, size: tuple[int, int], policy: SizePolicy) -> jax.Array:
     """Brings x [B, h, w, C] to `size` ≥ (h, w): zeros around it, or bilinear interpolation.
 

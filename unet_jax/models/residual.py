@@ -21,6 +21,7 @@ from unet_jax.models.layers import (
     match_size,
     normalize,
     resize_bilinear,
+    round_up,
     unmatch_size,
 )
 
@@ -80,11 +81,10 @@ class ResidualUNet(nn.Module):
           ValueError: a side is shorter than 2 ** len(channels) pixels.
         """
         size = check_input(x, len(self.channels))
-        unit = 2 ** len(self.channels)
         block = partial(ResidualBlock, norm=self.norm, groups=self.groups)
         stages = encoder_stages(self.channels, self.blocks_per_stage)
 
-        x = match_size(x, (-(-size[0] // unit) * unit, -(-size[1] // unit) * unit), self.size_policy)
+        x = match_size(x, round_up(size, len(self.channels)), self.size_policy)
         x = Conv(self.channels[0], name="conv_in")(x)  # [B, H, W, 64]
         skips = [x]
         for n, stage in enumerate(stages):

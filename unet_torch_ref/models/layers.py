@@ -2,7 +2,6 @@
 
 from typing import Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -38,6 +37,12 @@ def normalize(features: int, kind: NormKind, groups: int) -> nn.Module:
 def double_size(x: Tensor) -> Tensor:
     """Bilinear interpolation to twice the height and width, corners aligned."""
     return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
+
+
+def round_up(size: tuple[int, int], levels: int) -> tuple[int, int]:
+    """The next height and width that halve `levels` times without a remainder."""
+    unit = 2**levels
+    return -(-size[0] // unit) * unit, -(-size[1] // unit) * unit
 
 
 def match_size(x: Tensor, size: tuple[int, int], policy: SizePolicy) -> Tensor:

@@ -20,6 +20,7 @@ from unet_torch_ref.models.layers import (
     double_size,
     match_size,
     normalize,
+    round_up,
     unmatch_size,
     up_conv,
 )
@@ -97,9 +98,8 @@ class ResidualUNet(nn.Module):
           ValueError: a side is shorter than 2 ** len(channels) pixels.
         """
         size = check_input(x, self.levels)
-        unit = 2**self.levels
 
-        x = match_size(x, (-(-size[0] // unit) * unit, -(-size[1] // unit) * unit), self.size_policy)
+        x = match_size(x, round_up(size, self.levels), self.size_policy)
         x = self.conv_in(x)  # [B, 64, H, W]
         skips = [x]
         for module in self.encoder:

@@ -1,0 +1,126 @@
+"""Both frameworks trained from the same weights on the same batches: their losses, step by step."""
+
+import dataclasses
+from collections.abc import Mapping
+from functools import partial
+from itertools import chain, count, islice
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+
+import unet_jax.step as jax_step
+import unet_torch_ref.step as torch_step
+from parity.convert import to_flax
+from unet_jax.config import Config
+from unet_jax.datasets import class_names, open_dataset
+from unet_jax.models import build_model as build_flax
+from unet_jax.optim import build_optimizer as build_optax
+from unet_jax.pipeline import Batch, Pipeline, num_logits
+from unet_torch_ref.models import build_model as build_torch
+from unet_torch_ref.optim import build_optimizer as build_torch_optimizer
+
+
+class Trajectory(NamedTuple):
+    """Mean loss of each step, in nats per pixel."""
+
+    jax: list[float]
+    torch: list[float]
+
+    @property
+    def difference(self) -> float:
+        """The largest relative difference of any step's loss."""
+        ours, theirs = np.asarray(self.jax), np.asarray(self.torch)
+        return float(np.max(np.abs(ours - theirs) / np.abs(theirs)))
+
+
+def train_both(
+    config: Config, batches: list[Batch], num_classes: int, dtype: torch.dtype
+) -> Trajectory:
+    """Takes a step on each batch, in each framework, from one set of weights.
+
+    Args:
+      config: The network and its optimiser; the schedule spans these batches.
+      batches: The same for both.
+      num_classes: Channels of the logits.
+      dtype: Of the parameters and all arithmetic.
+    """
+    mean_std = (config.data.mean, config.data.std)
+    torch.manual_seed(config.train.seed)
+    model = build_torch(
+        config.model.architecture, num_classes=num_classes, **config.model.arguments()
+    ).to(dtype)
+    state = {name: value.numpy().copy() for name, value in model.state_dict().items()}
+    variables = jax.tree.map(jnp.asarray, to_flax(state, model))
+    optimizer = build_optax(config.optim, len(batches))
+    flax_state = jax_step.TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=variables["params"],
+        batch_stats=variables.get("batch_stats", {}),
+        opt_state=optimizer.init(variables["params"]),
+    )
+    step = jax.jit(
+        partial(
+            jax_step.train_step,
+            model=build_flax(config.model, num_classes),
+            optimizer=optimizer,
+            mean_std=mean_std,
+        )
+    )
+    settings = dataclasses.asdict(config.optim)
+    clip_norm = settings.pop("clip_norm")
+    torch_optimizer, schedule = build_torch_optimizer(
+        model.parameters(), total_steps=len(batches), **settings
+    )
+    losses = Trajectory([], [])
+    for batch in batches:
+        flax_state, ours = step(flax_state, batch)
+        theirs = torch_step.train_step(
+            model,
+            torch_optimizer,
+            schedule,
+            torch_step.Batch(*(torch.from_numpy(np.ascontiguousarray(a)) for a in batch)),
+            mean_std=mean_std,
+            clip_norm=clip_norm,
+        )
+        losses.jax.append(float(ours["loss"] / ours["pixels"]))
+        losses.torch.append(float(theirs["loss"] / theirs["pixels"]))
+    return losses
+
+
+def curves(config: Config, steps: int) -> dict[str, Trajectory]:
+    """Trains both for `steps` steps on the config's data, in float64 and in float32."""
+    data = Pipeline(
+        open_dataset(config.data), config.data, config.train.batch_size, config.train.seed
+    )
+    batches = list(islice(chain.from_iterable(map(data.train, count())), steps))
+    classes = num_logits(class_names(config.data))
+    return {
+        name: train_both(config, batches, classes, getattr(torch, name))
+        for name in ("float64", "float32")
+    }
+
+
+def plot(trajectories: Mapping[str, Trajectory], path: Path) -> None:
+    """Draws both loss curves, and below them their relative difference, into a PNG file."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 6), layout="constrained")
+    losses, differences = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
+    first = next(iter(trajectories.values()))
+    steps = np.arange(1, len(first.jax) + 1)
+    losses.plot(steps, first.torch, color="#f59e0b", linewidth=5, alpha=0.5, label="PyTorch")
+    losses.plot(steps, first.jax, color="#1d4ed8", linewidth=1.2, label="JAX")
+    losses.set(title="Same weights, same batches", ylabel="loss, nats per pixel")
+    for name, trajectory in trajectories.items():
+        ours, theirs = np.asarray(trajectory.jax), np.asarray(trajectory.torch)
+        gap = np.abs(ours - theirs) / theirs
+        differences.semilogy(steps, np.maximum(gap, 1e-17), marker=".", label=name)
+    differences.set(xlabel="step", ylabel="relative difference")
+    for axes in (losses, differences):
+        axes.grid(alpha=0.3)
+        axes.legend()
+    figure.savefig(path, dpi=120)

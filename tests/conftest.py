@@ -1,0 +1,18 @@
+"""Settings every test runs under."""
+
+import os
+
+# One process has two cores at most here; more threads only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import jax
+import pytest
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture
+def x64():
+    """Float64 in JAX, for this test alone."""
+    with jax.enable_x64(True):
+        yield

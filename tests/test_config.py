@@ -1,0 +1,318 @@
+"""Settings: read, written and refused."""
+
+import dataclasses
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from unet_jax.config import (
+    Config,
+    DataConfig,
+    ModelConfig,
+    OptimConfig,
+    TrainConfig,
+    dump,
+    load,
+    presets,
+)
+
+GROUPS = (DataConfig, ModelConfig, OptimConfig, TrainConfig)
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "settings.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+# Reading and writing.
+
+
+def test_there_are_presets():
+    assert {"shapes", "carvana-small"} <= set(presets())
+
+
+@pytest.mark.parametrize("preset", presets())
+def test_a_preset_survives_writing_and_reading(preset, tmp_path):
+    config = load(preset)
+    assert load(write(tmp_path, dump(config))) == config
+
+
+CHANGED = Config(
+    data=DataConfig(
+        dataset="carvana",
+        data_dir=Path("raw"),
+        prepared_dir=Path("prepared"),
+        size=(40, 56),
+        scenes=7,
+        binary=True,
+        val_fraction=0.35,
+        split_seed=3,
+        overfit=2,
+        horizontal_flip=0.25,
+        mean=(0.1, 0.2, 0.3),
+        std=(0.4, 0.5, 0.6),
+    ),
+    model=ModelConfig(
+        architecture="residual",
+        channels=(6, 12),
+        blocks_per_stage=2,
+        norm="batch",
+        groups=5,
+        upsample="bilinear",
+        skip=False,
+        size_policy="resize",
+    ),
+    optim=OptimConfig(learning_rate=3e-5, weight_decay=0.0, warmup=0.0, clip_norm=math.inf),
+    train=TrainConfig(epochs=3, batch_size=5, seed=11),
+)
+
+
+def test_every_setting_survives_writing_and_reading(tmp_path):
+    for group in ("data", "model", "optim", "train"):
+        changed, default = (dataclasses.asdict(getattr(c, group)) for c in (CHANGED, Config()))
+        kept = [name for name in changed if changed[name] == default[name]]
+        assert kept == (["architecture"] if group == "model" else []), "change every setting here"
+    assert load(write(tmp_path, dump(CHANGED))) == CHANGED
+
+
+def test_a_file_names_only_what_it_changes(tmp_path):
+    config = load(write(tmp_path, "train: {epochs: 2}\ndata: {size: [32, 48]}\n"))
+    assert config == Config(data=DataConfig(size=(32, 48)), train=TrainConfig(epochs=2))
+    assert load(write(tmp_path, "")) == Config()
+
+
+def test_a_number_in_scientific_notation_is_a_number(tmp_path):
+    # YAML 1.1 takes 1e-4, without a point, for text.
+    assert load(write(tmp_path, "optim: {learning_rate: 1e-4}")).optim.learning_rate == 1e-4
+
+
+@pytest.mark.parametrize("group", GROUPS, ids=lambda group: group.__name__)
+def test_settings_are_frozen(group):
+    settings = group()
+    for field in dataclasses.fields(group):
+        before = getattr(settings, field.name)
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(settings, field.name, before)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(Config(), "train", TrainConfig())  # noqa: B010
+
+
+@pytest.mark.parametrize("group", GROUPS, ids=lambda group: group.__name__)
+def test_settings_have_no_positions(group):
+    with pytest.raises(TypeError, match="positional"):
+        group(1)
+
+
+def test_a_replaced_setting_is_checked_again():
+    with pytest.raises(ValueError, match=r"epochs: .*greater than or equal to 1; got 0"):
+        dataclasses.replace(TrainConfig(), epochs=0)
+
+
+def test_plain_takes_no_residual_options():
+    arguments = ModelConfig(architecture="plain").arguments()
+    assert set(ModelConfig().arguments()) - set(arguments) == {"blocks_per_stage", "skip"}
+    assert "architecture" not in arguments
+
+
+# Refusals: the field, what is allowed, and the value.
+
+
+@pytest.mark.parametrize(
+    ("group", "fields", "message"),
+    [
+        pytest.param(
+            OptimConfig, {"rate": 1}, "rate: there is no such setting", id="unknown-field"
+        ),
+        pytest.param(
+            TrainConfig, {"epochs": 0}, "epochs: *greater than or equal to 1; got 0", id="epochs-0"
+        ),
+        pytest.param(
+            TrainConfig, {"epochs": 1.5}, "epochs: *valid integer*; got 1.5", id="epochs-1.5"
+        ),
+        pytest.param(
+            TrainConfig,
+            {"batch_size": "many"},
+            "batch_size: *integer*; got 'many'",
+            id="batch-text",
+        ),
+        pytest.param(
+            TrainConfig,
+            {"seed": -1},
+            "seed: *greater than or equal to 0; got -1",
+            id="seed-negative",
+        ),
+        pytest.param(
+            OptimConfig,
+            {"learning_rate": 0.0},
+            "learning_rate: *greater than 0; got 0.0",
+            id="rate-0",
+        ),
+        pytest.param(
+            OptimConfig,
+            {"learning_rate": math.inf},
+            "learning_rate: *finite*; got inf",
+            id="rate-inf",
+        ),
+        pytest.param(
+            OptimConfig,
+            {"weight_decay": -0.1},
+            "weight_decay: *greater than or equal to 0; got -0.1",
+            id="decay-negative",
+        ),
+        pytest.param(
+            OptimConfig, {"warmup": 1.01}, "warmup: *less than or equal to 1; got 1.01", id="warmup"
+        ),
+        pytest.param(
+            OptimConfig, {"warmup": math.nan}, "warmup: *less than or equal to 1; got nan", id="nan"
+        ),
+        pytest.param(
+            OptimConfig, {"clip_norm": 0}, "clip_norm: *greater than 0; got 0", id="clip-0"
+        ),
+        pytest.param(
+            OptimConfig,
+            {"clip_norm": math.nan},
+            "clip_norm: *greater than 0; got nan",
+            id="clip-nan",
+        ),
+        pytest.param(
+            DataConfig,
+            {"dataset": "cats"},
+            "dataset: *'shapes'*'carvana'; got 'cats'",
+            id="dataset",
+        ),
+        pytest.param(DataConfig, {"size": (96,)}, "size.1: *required; got (96,)", id="one-side"),
+        pytest.param(
+            DataConfig,
+            {"size": (9, 9, 3)},
+            "size: *at most 2 items*; got (9, 9, 3)",
+            id="three-sides",
+        ),
+        pytest.param(
+            DataConfig, {"size": (96, 0)}, "size.1: *greater than or equal to 1; got 0", id="side-0"
+        ),
+        pytest.param(
+            DataConfig, {"val_fraction": 1}, "val_fraction: *less than 1; got 1", id="all-held-out"
+        ),
+        pytest.param(
+            DataConfig,
+            {"val_fraction": 0},
+            "val_fraction: *greater than 0; got 0",
+            id="none-held-out",
+        ),
+        pytest.param(
+            DataConfig,
+            {"horizontal_flip": 2},
+            "horizontal_flip: *less than or equal to 1; got 2",
+            id="flip",
+        ),
+        pytest.param(
+            DataConfig,
+            {"std": (0.2, 0, 0.2)},
+            "std: (0.2, 0.0, 0.2) must be positive",
+            id="std-0",
+        ),
+        pytest.param(
+            DataConfig, {"mean": (0, math.inf, 0)}, "mean.1: *finite*; got inf", id="mean-inf"
+        ),
+        pytest.param(
+            ModelConfig,
+            {"norm": "layer"},
+            "norm: *'batch', 'group' or 'none'; got 'layer'",
+            id="norm",
+        ),
+        pytest.param(
+            ModelConfig, {"channels": ()}, "channels: *at least 1*; got ()", id="no-stage"
+        ),
+        pytest.param(ModelConfig, {"channels": 64}, "channels: *tuple; got 64", id="one-number"),
+        pytest.param(
+            ModelConfig, {"skip": "maybe"}, "skip: *boolean*; got 'maybe'", id="neither-yes-nor-no"
+        ),
+        pytest.param(
+            ModelConfig,
+            {"channels": (16, 24)},
+            "groups: 16 does not divide the width 24 of channels (16, 24)",
+            id="groups-not-dividing",
+        ),
+        pytest.param(
+            ModelConfig,
+            {"architecture": "plain", "skip": False},
+            "skip: False needs architecture residual; plain allows True alone",
+            id="plain-without-skips",
+        ),
+        pytest.param(
+            ModelConfig,
+            {"architecture": "plain", "blocks_per_stage": 2},
+            "blocks_per_stage: 2 needs architecture residual; plain allows 1 alone",
+            id="plain-with-two-blocks",
+        ),
+    ],
+)
+def test_a_bad_field_is_named_with_its_value(group, fields, message, tmp_path):
+    """`*` in the message stands for anything, within a line."""
+    pattern = ".*".join(re.escape(part) for part in message.split("*"))
+    with pytest.raises(ValueError, match=f"^{pattern}$"):
+        group(**fields)
+
+    # The same in a file, whose path starts the line.
+    name = group.__name__.removesuffix("Config").lower()
+    path = write(tmp_path, yaml_of(name, fields))
+    with pytest.raises(ValueError, match=f"^{re.escape(str(path))}: ") as error:
+        load(path)
+    assert "\n" not in str(error.value)
+    assert next(iter(fields)) in str(error.value)
+
+
+def yaml_of(group: str, fields: dict[str, Any]) -> str:
+    plain = {k: list(v) if isinstance(v, tuple) else v for k, v in fields.items()}
+    return yaml.safe_dump({group: plain})
+
+
+def test_groups_need_not_divide_without_a_group_norm():
+    assert ModelConfig(channels=(6, 10), norm="batch").channels == (6, 10)
+
+
+@pytest.mark.parametrize("stages", [1, 3])
+def test_a_size_too_small_for_the_stages_is_refused(stages):
+    model, least = ModelConfig(channels=(16,) * stages), 2**stages
+    Config(data=DataConfig(size=(least, 100)), model=model)
+    size = (100, least - 1)
+    message = f"size: {size} is too small; {stages} stages need at least {least} pixels a side"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        Config(data=DataConfig(size=size), model=model)
+
+
+def test_every_bad_field_has_a_line(tmp_path):
+    path = write(tmp_path, "train: {epochs: 0, batch: 3}\nmodle: {}\noptim: {warmup: 7}\n")
+    with pytest.raises(ValueError, match="epochs") as error:
+        load(path)
+    lines = str(error.value).splitlines()
+    assert all(line.startswith(f"{path}: ") for line in lines)
+    fields = [line.removeprefix(f"{path}: ").split(":")[0] for line in lines]
+    assert sorted(fields) == ["modle", "optim.warmup", "train.batch", "train.epochs"]
+
+
+@pytest.mark.parametrize("text", ["data: [", "a: b: c", "\t- x: {"])
+def test_what_is_not_yaml_is_refused(text, tmp_path):
+    path = write(tmp_path, text)
+    with pytest.raises(ValueError, match=f"^{re.escape(str(path))}: not YAML: .+$"):
+        load(path)
+
+
+@pytest.mark.parametrize("text", ["- 1\n- 2\n", "epochs", "3"], ids=["list", "word", "number"])
+def test_yaml_without_groups_is_refused(text, tmp_path):
+    path = write(tmp_path, text)
+    with pytest.raises(ValueError, match=f"^{re.escape(str(path))}: .*dictionary.*; got .+$"):
+        load(path)
+
+
+@pytest.mark.parametrize("name", ["shape", "nowhere.yaml", ""], ids=["typo", "no-file", "empty"])
+def test_an_unknown_preset_lists_those_that_exist(name):
+    with pytest.raises(ValueError, match="is neither a YAML file nor one of ") as error:
+        load(name)
+    assert str(error.value).startswith(f"preset {name!r} ")
+    assert str(error.value).endswith(f"one of {', '.join(presets())}")

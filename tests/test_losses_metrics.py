@@ -1,0 +1,269 @@
+"""Losses and scores: against small examples worked by hand, and the two frameworks together."""
+
+import math
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+
+import unet_jax.losses
+import unet_jax.metrics
+import unet_jax.step
+import unet_torch_ref.losses
+import unet_torch_ref.metrics
+import unet_torch_ref.step
+from unet_jax.metrics import scores
+from unet_jax.pipeline import Batch
+
+STRICT = 1e-12
+"""Relative, in float64: a few thousand roundings of 1e-16, and room for their order to differ."""
+
+
+@pytest.fixture(autouse=True)
+def float64() -> Iterator[None]:
+    with jax.enable_x64(True):
+        yield
+
+
+def to_torch(logits: np.ndarray) -> torch.Tensor:
+    """[B, H, W, K] as [B, K, H, W]."""
+    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(logits, -1, 1)))
+
+
+def both_losses(logits: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    ours = unet_jax.losses.pixel_loss(jnp.asarray(logits), jnp.asarray(mask))
+    theirs = unet_torch_ref.losses.pixel_loss(to_torch(logits), torch.from_numpy(mask))
+    return np.asarray(ours), theirs.numpy()
+
+
+def random_batch(classes: int, channels: int) -> tuple[np.ndarray, Batch]:
+    """Logits from sure to unsure, and masks with every class; two of four images are padding."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(4, 5, 7, channels)) * rng.choice([0.1, 3.0, 30.0], (4, 5, 7, 1))
+    mask = rng.integers(0, classes, (4, 5, 7), np.uint8)
+    image = rng.integers(0, 256, (4, 5, 7, 3), np.uint8)
+    return logits, Batch(image, mask, np.array([True, False, True, False]))
+
+
+# Losses.
+
+
+@pytest.mark.parametrize(
+    ("logit", "target", "expected"),
+    [
+        pytest.param(0.0, 0, math.log(2), id="undecided"),
+        pytest.param(math.log(3), 1, math.log(4 / 3), id="right"),  # Probability 3/4.
+        pytest.param(math.log(3), 0, math.log(4), id="wrong"),
+        pytest.param(1000.0, 1, 0.0, id="surely-right"),
+        pytest.param(-1000.0, 1, 1000.0, id="surely-wrong"),  # -log sigmoid(-1000), no overflow.
+        pytest.param(1000.0, 0, 1000.0, id="surely-wrong-background"),
+    ],
+)
+def test_binary_cross_entropy_by_hand(logit, target, expected):
+    for loss in both_losses(np.full((1, 1, 1, 1), logit), np.full((1, 1, 1), target, np.uint8)):
+        assert loss.shape == (1, 1, 1)
+        assert loss.item() == pytest.approx(expected, rel=STRICT, abs=STRICT)
+
+
+@pytest.mark.parametrize("shift", [0.0, 1000.0], ids=["", "shifted"])
+def test_cross_entropy_by_hand(shift):
+    # Probabilities 1/2, 1/4, 1/4 whatever is added to all three logits.
+    logits = np.tile(np.log([2.0, 1.0, 1.0]) + shift, (1, 1, 3, 1))
+    mask = np.array([[[0, 1, 2]]], np.uint8)
+    # Adding 1000 to a logit rounds it to 1e-13.
+    for loss in both_losses(logits, mask):
+        np.testing.assert_allclose(loss, [[[math.log(2), math.log(4), math.log(4)]]], rtol=1e-12)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 5])
+def test_losses_and_their_gradients_agree(channels):
+    logits, batch = random_batch(max(channels, 2), channels)
+    ours, theirs = both_losses(logits, batch.mask)
+    assert ours.dtype == theirs.dtype == np.float64
+    np.testing.assert_allclose(ours, theirs, rtol=STRICT, atol=STRICT)
+
+    def total(logits: jax.Array) -> jax.Array:
+        return jnp.sum(unet_jax.losses.pixel_loss(logits, jnp.asarray(batch.mask)))
+
+    leaf = to_torch(logits).requires_grad_()
+    unet_torch_ref.losses.pixel_loss(leaf, torch.from_numpy(batch.mask)).sum().backward()
+    assert leaf.grad is not None
+    gradient = np.moveaxis(leaf.grad.numpy(), 1, -1)
+    # Absolute, since a gradient is a probability less 0 or 1: it cancels where the logit is sure.
+    np.testing.assert_allclose(jax.grad(total)(jnp.asarray(logits)), gradient, rtol=0, atol=STRICT)
+
+
+# Sums over a batch.
+
+
+def both_sums(logits: np.ndarray, batch: Batch) -> tuple[tuple[float, float], ...]:
+    ours = unet_jax.step.summed_loss(jnp.asarray(logits), batch)
+    tensors = unet_torch_ref.step.Batch(*(torch.from_numpy(array) for array in batch))
+    theirs = unet_torch_ref.step.summed_loss(to_torch(logits), tensors)
+    return tuple((float(loss), float(pixels)) for loss, pixels in (ours, theirs))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_padding_images_leave_loss_sums_unchanged(channels):
+    logits, batch = random_batch(max(channels, 2), channels)
+    kept = Batch(*(array[batch.valid] for array in batch))
+    for padded, alone in zip(
+        both_sums(logits, batch), both_sums(logits[batch.valid], kept), strict=True
+    ):
+        assert padded == pytest.approx(alone, rel=STRICT)
+        assert padded[1] == 2 * 5 * 7  # Pixels of the two images that count.
+        mean = both_losses(logits[batch.valid], kept.mask)[0].mean()
+        assert padded[0] / padded[1] == pytest.approx(mean, rel=STRICT)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_loss_sums_agree(channels):
+    ours, theirs = both_sums(*random_batch(max(channels, 2), channels))
+    assert ours == pytest.approx(theirs, rel=STRICT)
+
+
+# Classes from logits.
+
+
+@pytest.mark.parametrize(
+    ("logits", "expected"),
+    [
+        pytest.param([[0.5], [0.0], [-0.5]], [1, 0, 0], id="one-logit-above-0"),
+        pytest.param([[1, 3, 2], [2, 2, 1], [0, -1, 0]], [1, 0, 0], id="the-first-of-equals"),
+    ],
+)
+def test_predicted_classes(logits, expected):
+    array = np.asarray(logits, np.float64)[None, None]  # [1, 1, pixels, K]
+    ours = np.asarray(unet_jax.metrics.predict_classes(jnp.asarray(array)))
+    theirs = unet_torch_ref.metrics.predict_classes(to_torch(array)).numpy()
+    assert ours.tolist() == theirs.tolist() == [[expected]]
+
+
+# Confusion counts.
+
+
+def both_counts(
+    predicted: np.ndarray, mask: np.ndarray, valid: np.ndarray, classes: int
+) -> tuple[np.ndarray, np.ndarray]:
+    ours = unet_jax.metrics.confusion_counts(
+        jnp.asarray(predicted, jnp.int32), jnp.asarray(mask), jnp.asarray(valid), classes
+    )
+    theirs = unet_torch_ref.metrics.confusion_counts(
+        torch.from_numpy(predicted).long(), torch.from_numpy(mask), torch.from_numpy(valid), classes
+    )
+    return np.asarray(ours), theirs.numpy()
+
+
+MASK = np.array([[[0, 0, 0], [1, 1, 2]]], np.uint8)
+PREDICTED = np.array([[[0, 0, 1], [1, 2, 2]]], np.uint8)
+CONFUSION = [[2, 1, 0], [0, 1, 1], [0, 0, 1]]
+
+
+def test_confusion_by_hand_has_the_truth_in_rows():
+    for counts in both_counts(PREDICTED, MASK, np.array([True]), 3):
+        assert counts.tolist() == CONFUSION
+
+
+def test_padding_images_leave_counts_unchanged():
+    # The padding's 255 would be a cell far outside, its 0 the background hit.
+    for fill in (0, 2, 255):
+        padding = np.full_like(MASK, fill)
+        mask, predicted = (np.concatenate([a, padding]) for a in (MASK, PREDICTED))
+        for counts in both_counts(predicted, mask, np.array([True, False]), 3):
+            assert counts.tolist() == CONFUSION
+
+
+def test_counts_of_padding_alone_are_zero():
+    for counts in both_counts(PREDICTED, MASK, np.array([False]), 3):
+        assert counts.tolist() == np.zeros((3, 3)).tolist()
+
+
+@pytest.mark.parametrize("classes", [2, 32, 150])
+def test_confusion_counts_agree(classes):
+    rng = np.random.default_rng(classes)
+    mask, predicted = rng.integers(0, classes, (2, 3, 16, 16), np.uint8)
+    valid = np.array([True, False, True])
+    ours, theirs = both_counts(predicted, mask, valid, classes)
+    assert np.array_equal(ours, theirs)
+    assert ours.sum() == 2 * 16 * 16
+    one = np.zeros((classes, classes), int)
+    np.add.at(one, (mask[valid], predicted[valid]), 1)
+    assert np.array_equal(ours, one)
+
+
+# Scores. A ratio of two small integers is rounded once in each of two ways: 1e-15 is a few units.
+
+
+def close(value: float) -> object:
+    return pytest.approx(value, rel=1e-15)
+
+
+def test_scores_of_several_classes_by_hand():
+    # Class 0: 2 hits, truth 3, predicted 2; class 1: 1, 2, 2; class 2: 1, 1, 2.
+    result = scores(np.array(CONFUSION), ("ground", "tree", "car"))
+    assert result["dice_per_class"] == {
+        "ground": close(2 * 2 / (3 + 2)),
+        "tree": close(2 * 1 / (2 + 2)),
+        "car": close(2 * 1 / (1 + 2)),
+    }
+    assert result["iou_per_class"] == {
+        "ground": close(2 / 3),
+        "tree": close(1 / 3),
+        "car": close(1 / 2),
+    }
+    assert result["dice"] == close((4 / 5 + 1 / 2 + 2 / 3) / 3)
+    assert result["iou"] == close((2 / 3 + 1 / 3 + 1 / 2) / 3)
+    assert result["accuracy"] == close(4 / 6)
+
+
+def test_scores_of_two_classes_are_the_foregrounds():
+    # 5 of 8 foreground pixels found, 1 background pixel taken for foreground.
+    result = scores(np.array([[90, 1], [3, 5]]), ("background", "car"))
+    assert result["dice"] == close(2 * 5 / (8 + 6))
+    assert result["iou"] == close(5 / 9)
+    assert result["accuracy"] == close(95 / 99)
+    assert result["dice_per_class"]["background"] == close(2 * 90 / (91 + 93))
+    assert result["iou_per_class"]["background"] == close(90 / 94)
+
+
+def test_a_class_in_neither_truth_nor_prediction_has_no_score():
+    counts = np.zeros((4, 4), int)
+    counts[np.ix_([0, 1, 3], [0, 1, 3])] = CONFUSION
+    result = scores(counts, ("ground", "tree", "ghost", "car"))
+    without = scores(np.array(CONFUSION), ("ground", "tree", "car"))
+    for name in ("dice", "iou"):
+        assert result[f"{name}_per_class"].pop("ghost") is None
+        assert result == {**result, f"{name}_per_class": without[f"{name}_per_class"]}
+        assert result[name] == without[name]
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [
+        pytest.param([[4, 0, 2], [0, 3, 0], [0, 0, 0]], id="predicted-only"),
+        pytest.param([[4, 0, 0], [0, 3, 0], [2, 0, 0]], id="true-only"),
+    ],
+)
+def test_a_class_that_is_always_missed_scores_0_and_counts(counts):
+    result = scores(np.array(counts), ("ground", "tree", "car"))
+    assert result["iou_per_class"]["car"] == 0
+    assert result["iou"] == close((4 / 6 + 1 + 0) / 3)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "dtype"),
+    [
+        pytest.param(2**29, np.int32, id="sums-beyond-int32"),
+        pytest.param(5088 * 1918 * 1280, np.int64, id="a-whole-data-set"),
+    ],
+)
+def test_large_counts_do_not_overflow(pixels, dtype):
+    # Of 4 shares of foreground 3 are found, and 1 share of the background is taken for it.
+    shares = np.array([[0, 1], [1, 3]])
+    result = scores((shares * pixels).astype(dtype), ("background", "car"))
+    assert result["dice"] == close(2 * 3 / (4 + 4))
+    assert result["iou"] == close(3 / 5)
+    assert result["accuracy"] == close(3 / 5)

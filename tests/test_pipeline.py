@@ -1,0 +1,301 @@
+"""What reaches the learner: which samples, in which order, flipped how, whatever the threads."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import grain
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from unet_jax import pipeline as pipeline_module
+from unet_jax.config import Config, DataConfig
+from unet_jax.datasets import DataError, PairBuilder
+from unet_jax.datasets.builder import Sample
+from unet_jax.pipeline import Batch, Pipeline, num_logits, split_groups
+from unet_jax.run import Run
+
+HEIGHT, WIDTH, SAMPLES, BATCH = 4, 7, 23, 4
+
+
+class Numbered(PairBuilder):
+    """Sample n shows n in red and its columns in green; its mask follows from the columns."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    CLASSES = ("background", "ball", "box", "triangle", "star", "ring")
+    PALETTE = tuple((n, 0, 0) for n in range(6))
+
+    def __init__(self, prepared_dir: Path) -> None:
+        super().__init__(
+            prepared_dir=prepared_dir, size=(HEIGHT, WIDTH), count=SAMPLES, source=["numbered"]
+        )
+
+    def samples(self) -> Iterator[Sample]:
+        for n in range(SAMPLES):
+            image = np.empty((HEIGHT, WIDTH, 3), np.uint8)
+            image[..., 0], image[..., 1], image[..., 2] = n, np.arange(WIDTH), 9
+            # Four groups, interleaved: three of 6 samples and one of 5.
+            yield Sample(f"sample_{n}", f"group_{n % 4}", image, image[..., 1] % 6)
+
+
+@pytest.fixture(scope="session")
+def numbered(tmp_path_factory: pytest.TempPathFactory) -> PairBuilder:
+    builder = Numbered(tmp_path_factory.mktemp("numbered"))
+    builder.prepare()
+    return builder
+
+
+def serve(
+    builder: PairBuilder, batch_size: int = BATCH, seed: int = 0, **settings: object
+) -> Pipeline:
+    return Pipeline(builder, DataConfig(**settings), batch_size, seed)  # type: ignore[arg-type]
+
+
+def numbers(batches: Iterator[Batch]) -> list[int]:
+    """Which samples, in order, are valid."""
+    return [int(n) for batch in batches for n in batch.image[batch.valid][:, 0, 0, 0]]
+
+
+def flipped(batch: Batch) -> list[bool]:
+    """For each image, whether its columns run backwards; they run either way."""
+    columns = batch.image[:, 0, :, 1].astype(int)
+    forwards = (columns == np.arange(WIDTH)).all(axis=1)
+    assert (forwards | (columns == np.arange(WIDTH)[::-1]).all(axis=1)).all()
+    return (~forwards).tolist()
+
+
+def equal(first: list[Batch], second: list[Batch]) -> bool:
+    return [[a.tobytes() for a in b] for b in first] == [[a.tobytes() for a in b] for b in second]
+
+
+GROUPS = [f"car_{n // 3}" for n in np.random.default_rng(0).permutation(60)]
+
+
+@pytest.mark.parametrize("fraction", [0.001, 0.25, 0.5, 0.999])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_split_parts_no_group(fraction: float, seed: int):
+    split = split_groups(GROUPS, fraction, seed)
+    train, validation = ({GROUPS[i] for i in side} for side in (split.train, split.validation))
+    assert not train & validation
+    assert sorted(split.train + split.validation) == list(range(len(GROUPS)))
+    # 20 groups; the extremes round to 0 and 20, and are held to one group on the other side.
+    assert len(validation) == {0.001: 1, 0.25: 5, 0.5: 10, 0.999: 19}[fraction]
+
+
+def test_a_split_is_drawn_by_its_seed():
+    splits = [split_groups(GROUPS, 0.25, seed) for seed in (0, 0, 1, 2, 3)]
+    assert splits[0] == splits[1]
+    # 15,504 choices of 5 groups among 20: four seeds that differ do so by no accident.
+    assert len({tuple(split.validation) for split in splits}) == 4
+
+
+def test_a_split_does_not_depend_on_the_order_of_the_samples():
+    order = np.random.default_rng(1).permutation(len(GROUPS))
+    first = split_groups(GROUPS, 0.25, 0)
+    second = split_groups([GROUPS[i] for i in order], 0.25, 0)
+    assert sorted(int(order[i]) for i in second.validation) == first.validation
+
+
+@pytest.mark.parametrize("groups", [[], ["one"] * 9], ids=["none", "one"])
+def test_a_split_needs_two_groups(groups: list[str]):
+    with pytest.raises(DataError, match=rf"cannot split {len(set(groups))} group"):
+        split_groups(groups, 0.5, 0)
+
+
+def test_two_groups_are_enough():
+    assert sorted(map(len, vars(split_groups(["a", "b", "b"], 0.01, 0)).values())) == [1, 2]
+
+
+def test_the_split_is_recorded(numbered: PairBuilder, tmp_path: Path):
+    pipeline = serve(numbered)
+    run = Run(tmp_path / "run", Config(), resume=False)
+    run.split(pipeline)
+    run.close()
+    recorded = json.loads((tmp_path / "run" / "split.json").read_text())
+    for side in ("train", "validation"):
+        served = numbers(pipeline.validation()) if side == "validation" else pipeline.split.train
+        assert recorded[side] == [f"sample_{n}" for n in served]
+    assert sorted(recorded["train"] + recorded["validation"]) == sorted(numbered.names())
+    group = dict(zip(numbered.names(), numbered.groups(), strict=True))
+    assert not {group[n] for n in recorded["train"]} & {group[n] for n in recorded["validation"]}
+
+
+def test_split_seed_and_seed_draw_different_things(numbered: PairBuilder):
+    first = serve(numbered, seed=0, split_seed=0)
+    other_order = serve(numbered, seed=1, split_seed=0)
+    assert other_order.split == first.split
+    assert any(serve(numbered, split_seed=n).split != first.split for n in range(1, 5))
+
+
+@pytest.mark.parametrize("threads", [0, 1, 2, 5])
+def test_threads_change_nothing(
+    threads: int, numbered: PairBuilder, monkeypatch: pytest.MonkeyPatch
+):
+    expected = list(serve(numbered).train(epoch=3))
+    validation = list(serve(numbered).validation())
+    read = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
+    monkeypatch.setattr(pipeline_module, "READ", read)
+    assert equal(list(serve(numbered).train(epoch=3)), expected)
+    assert equal(list(serve(numbered).validation()), validation)
+
+
+def test_an_epoch_can_be_served_again(numbered: PairBuilder):
+    pipeline = serve(numbered)
+    first = list(pipeline.train(epoch=2))
+    list(pipeline.train(epoch=0))
+    assert equal(list(pipeline.train(epoch=2)), first)
+
+
+@pytest.mark.parametrize("changed", ["epoch", "seed"])
+def test_order_and_flips_change_with(changed: str, numbered: PairBuilder):
+    def epoch(n: int) -> list[Batch]:
+        pipeline = serve(numbered, seed=n if changed == "seed" else 0)
+        return list(pipeline.train(epoch=n if changed == "epoch" else 0))
+
+    epochs = [epoch(n) for n in range(4)]
+    orders = {tuple(numbers(iter(batches))) for batches in epochs}
+    assert len(orders) == 4
+    # About 15 flips an epoch: that a draw repeats another by chance has odds of 2^-15.
+    by_place = {tuple(flip for b in batches for flip in flipped(b)) for batches in epochs}
+    assert len(by_place) == 4
+    by_sample = [
+        {int(b.image[i, 0, 0, 0]): flip for b in batches for i, flip in enumerate(flipped(b))}
+        for batches in epochs
+    ]
+    assert any(
+        by_sample[0][n] != other[n] for other in by_sample[1:] for n in by_sample[0].keys() & other
+    )
+
+
+def test_an_epoch_holds_no_sample_twice_and_none_of_the_held_out(numbered: PairBuilder):
+    pipeline = serve(numbered)
+    assert len(pipeline.split.train) % BATCH, "the last batch would be full anyway"
+    for epoch in range(5):
+        batches = list(pipeline.train(epoch))
+        seen = numbers(iter(batches))
+        assert len(batches) == pipeline.steps == len(pipeline.split.train) // BATCH
+        assert len(set(seen)) == len(seen) == pipeline.steps * BATCH
+        assert set(seen) <= set(pipeline.split.train)
+
+
+def test_what_an_epoch_leaves_over_comes_in_another(numbered: PairBuilder):
+    pipeline = serve(numbered, batch_size=10)
+    assert pipeline.steps * 10 < len(pipeline.split.train)
+    seen = {n for epoch in range(12) for n in numbers(pipeline.train(epoch))}
+    assert seen == set(pipeline.split.train)
+
+
+def test_training_batches_are_full(numbered: PairBuilder):
+    for batch in serve(numbered).train(0):
+        assert batch.valid.tolist() == [True] * BATCH
+        assert batch.image.shape == (BATCH, HEIGHT, WIDTH, 3)
+        assert batch.mask.shape == (BATCH, HEIGHT, WIDTH)
+        assert batch.image.dtype == batch.mask.dtype == np.uint8
+        assert batch.valid.dtype == np.bool_
+
+
+# One group of four is held out: 17 or 18 samples are left, in 4 batches of 4.
+@pytest.mark.parametrize("start", range(5))
+@pytest.mark.parametrize("threads", [1, 4])
+def test_an_epoch_goes_on_from_any_batch(
+    start: int, threads: int, numbered: PairBuilder, monkeypatch: pytest.MonkeyPatch
+):
+    read = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=8)
+    monkeypatch.setattr(pipeline_module, "READ", read)
+    pipeline = serve(numbered)
+    whole = list(pipeline.train(epoch=1))
+    assert len(whole) == pipeline.steps == 4
+    assert equal(list(pipeline.train(epoch=1, start=start)), whole[start:])
+
+
+def test_an_epoch_goes_on_from_its_end_with_nothing(numbered: PairBuilder):
+    pipeline = serve(numbered)
+    assert list(pipeline.train(epoch=1, start=pipeline.steps)) == []
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 4, 5, 17])
+def test_every_validation_sample_comes_once(batch_size: int, numbered: PairBuilder):
+    pipeline = serve(numbered, batch_size=batch_size)
+    expected = pipeline.split.validation
+    batches = list(pipeline.validation())
+    assert numbers(iter(batches)) == expected
+    for batch in batches:
+        assert batch.image.shape == (batch_size, HEIGHT, WIDTH, 3)
+        assert batch.mask.shape == (batch_size, HEIGHT, WIDTH)
+        assert batch.valid.shape == (batch_size,)
+        assert not any(flipped(Batch(*(array[batch.valid] for array in batch))))
+    assert all(batch.valid.all() for batch in batches[:-1])
+    left = len(expected) - batch_size * (len(batches) - 1)
+    assert batches[-1].valid.tolist() == [True] * left + [False] * (batch_size - left)
+
+
+@pytest.mark.parametrize(("count", "batch_size"), [(1, 4), (3, 4), (99, 4), (99, 9)])
+def test_pictures_are_validation_samples_spread_over_the_set(
+    count: int, batch_size: int, numbered: PairBuilder
+):
+    pipeline = serve(numbered, batch_size=batch_size)
+    batch = pipeline.pictures(count)
+    assert batch.image.shape == (batch_size, HEIGHT, WIDTH, 3)
+    shown = numbers(iter([batch]))
+    assert shown == numbers(iter([pipeline.pictures(count)]))
+    assert len(shown) == len(set(shown)) == min(count, batch_size, len(pipeline.split.validation))
+    assert shown[0] == pipeline.split.validation[0]
+    assert set(shown) <= set(pipeline.split.validation)
+    if count > 1:
+        assert shown[-1] == pipeline.split.validation[-1]
+
+
+@pytest.mark.parametrize("batch_size", [2, 4, 100])
+def test_overfit_repeats_the_first_samples_as_they_are(batch_size: int, numbered: PairBuilder):
+    everything = serve(numbered).split.train
+    pipeline = serve(numbered, batch_size=batch_size, overfit=4, horizontal_flip=1.0)
+    assert pipeline.batch_size == min(batch_size, 4)
+    for epoch in range(3):
+        batches = list(pipeline.train(epoch))
+        assert sorted(numbers(iter(batches))) == everything[:4]
+        assert not any(flip for batch in batches for flip in flipped(batch))
+    assert numbers(pipeline.validation()) == everything[:4]
+
+
+def test_overfit_on_more_than_there_is_takes_all(numbered: PairBuilder):
+    everything = serve(numbered).split.train
+    assert serve(numbered, overfit=1000).split.train == everything
+
+
+@pytest.mark.parametrize("binary", [False, True], ids=["all classes", "binary"])
+def test_binary_merges_the_objects(binary: bool, numbered: PairBuilder):
+    pipeline = serve(numbered, binary=binary)
+    batches = [*pipeline.train(0), *pipeline.validation(), pipeline.pictures(2)]
+    for batch in batches:
+        label = batch.image[..., 1] % 6
+        expected = (label > 0) if binary else label
+        np.testing.assert_array_equal(batch.mask[batch.valid], expected[batch.valid])
+        assert batch.mask.dtype == np.uint8
+    assert pipeline.classes == (("background", "foreground") if binary else Numbered.CLASSES)
+    assert len(pipeline.palette) == len(pipeline.classes)
+    assert num_logits(pipeline.classes) == (1 if binary else 6)
+
+
+@pytest.mark.parametrize(("probability", "low", "high"), [(0, 0, 0), (0.5, 0.3, 0.7), (1, 1, 1)])
+def test_flips_are_as_frequent_as_asked_and_mirror_both(
+    probability: float, low: float, high: float, numbered: PairBuilder
+):
+    pipeline = serve(numbered, horizontal_flip=probability)
+    flips = []
+    for epoch in range(10):
+        for batch in pipeline.train(epoch):
+            flips += flipped(batch)
+            # Of 7 columns, 0 and 6 share a class and all others differ, so that a mask left
+            # behind shows.
+            np.testing.assert_array_equal(batch.mask, batch.image[..., 1] % 6)
+    # 150 flips or more at 0.5: 0.3 and 0.7 are five standard deviations away.
+    assert len(flips) >= 150
+    assert low <= np.mean(flips) <= high
+
+
+def test_a_batch_larger_than_the_training_set_is_refused(numbered: PairBuilder):
+    count = len(serve(numbered).split.train)
+    assert serve(numbered, batch_size=count).steps == 1
+    with pytest.raises(DataError, match=rf"{count + 1} .* {count} training images"):
+        serve(numbered, batch_size=count + 1)

@@ -1,0 +1,652 @@
+"""Whole runs through the scripts: what they leave, how they stop, and that they go on exactly."""
+
+import hashlib
+import json
+import os
+import runpy
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from jax.experimental.compilation_cache import compilation_cache
+from PIL import Image
+from tensorboardX.proto import event_pb2
+
+import unet_jax.learner
+import unet_torch_ref.learner
+from unet_jax.checkpoint import Checkpoints
+from unet_jax.cli import parse
+from unet_jax.config import Config, load
+from unet_jax.datasets import class_names, open_dataset
+from unet_jax.models import build_model
+from unet_jax.pipeline import Batch
+from unet_jax.run import Run
+from unet_jax.step import TrainState
+from unet_torch_ref.learner import TorchLearner
+
+ROOT = Path(__file__).parents[1]
+FRAMEWORKS = ("jax", "torch")
+EPOCHS, STEPS = 3, 4  # Of the reference run; 9 training images in steps of 2.
+ARGUMENTS = (
+    *("--size", "16", "24", "--scenes", "12", "--val-fraction", "0.25"),
+    # Batch norm, so that running statistics too must survive a stop.
+    *("--architecture", "plain", "--channels", "4", "--norm", "batch"),
+    *("--epochs", str(EPOCHS), "--batch-size", "2", "--learning-rate", "0.01"),
+)
+
+
+@dataclass
+class Record:
+    """What one command did.
+
+    Attributes:
+      status: Its exit status; None if an exception ended it.
+      learner: Its learner, as the end of the command left it.
+      trained: A digest of each training batch.
+      evaluated: Each evaluated batch, and the classes predicted for it.
+    """
+
+    workdir: Path
+    status: int | None = None
+    learner: Any = None
+    trained: list[str] = field(default_factory=list)
+    evaluated: list[tuple[Batch, np.ndarray]] = field(default_factory=list)
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The epochs' records, but for the seconds they took."""
+        lines = (self.workdir / "metrics.jsonl").read_text().splitlines()
+        records = [json.loads(line) for line in lines]
+        return [{k: v for k, v in record.items() if k != "seconds"} for record in records]
+
+
+Launch = Callable[..., Record]
+
+
+def digest(batch: Batch) -> str:
+    return hashlib.sha256(b"".join(np.ascontiguousarray(a).tobytes() for a in batch)).hexdigest()
+
+
+def spying(base: type, record: Record, on_step: Callable[[int], None], on_save: Callable) -> type:
+    """A learner that notes what it is given, and calls back before steps and saves, from 1."""
+
+    class Spy(base):
+        def __init__(self, *args: Any, **facts: Any) -> None:
+            super().__init__(*args, **facts)
+            record.learner = self
+            self.saves = 0
+
+        def train_step(self, batch: Batch) -> Any:
+            record.trained.append(digest(batch))
+            on_step(len(record.trained))
+            return super().train_step(batch)
+
+        def eval_step(self, batch: Batch) -> Any:
+            result = super().eval_step(batch)
+            record.evaluated.append((batch, np.asarray(result[1])))
+            return result
+
+        def save(self, *args: Any) -> None:
+            self.saves += 1
+            on_save(self.saves)
+            super().save(*args)
+
+    return Spy
+
+
+def ctrl_c_at(step: int, times: int = 1) -> Callable[[int], None]:
+    def on_step(n: int) -> None:
+        if n == step:
+            for _ in range(times):
+                signal.raise_signal(signal.SIGINT)
+
+    return on_step
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """Lets all commands share one compilation, and PyTorch use one thread of a busy machine.
+
+    Yields:
+      Environment variables that do the same for a command in a process of its own.
+    """
+    settings = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_disable_most_optimizations": True,
+    }
+    before = {name: jax.config.values[name] for name in settings}
+    threads = torch.get_num_threads()
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+    torch.set_num_threads(1)
+    yield {name.upper(): str(value) for name, value in settings.items()} | {"OMP_NUM_THREADS": "1"}
+    torch.set_num_threads(threads)
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("prepared")
+
+
+@pytest.fixture(scope="module")
+def launch(compiled: dict[str, str], prepared: Path) -> Launch:
+    """Runs a script's `main` here, with a spy for its learner."""
+
+    def launch(
+        framework: str,
+        workdir: Path,
+        *arguments: str,
+        on_step: Callable[[int], None] = lambda step: None,
+        on_save: Callable[[int], None] = lambda save: None,
+        record: Record | None = None,
+    ) -> Record:
+        record = record or Record(workdir)
+        script = ROOT / "scripts" / f"train_{framework}.py"
+        module, name = {
+            "jax": (unet_jax.learner, "JaxLearner"),
+            "torch": (unet_torch_ref.learner, "TorchLearner"),
+        }[framework]
+        command = [str(script), "--workdir", str(workdir), "--prepared-dir", str(prepared)]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(module, name, spying(getattr(module, name), record, on_step, on_save))
+            patch.setattr(sys, "argv", [*command, *arguments])
+            record.status = runpy.run_path(str(script))["main"]()
+        return record
+
+    return launch
+
+
+@pytest.fixture(scope="module")
+def reference(launch: Launch, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Record]:
+    """The uninterrupted run of a framework. Read-only: tests that change files take a copy."""
+    records: dict[str, Record] = {}
+
+    def reference(framework: str) -> Record:
+        if framework not in records:
+            workdir = tmp_path_factory.mktemp(framework) / "run"
+            records[framework] = launch(framework, workdir, *ARGUMENTS)
+        return records[framework]
+
+    return reference
+
+
+def state(learner: Any) -> dict[str, tuple[str, bytes]]:
+    """Every number that a later step depends on, by its place."""
+    if learner.framework == "jax":
+        tree = learner.state
+    else:
+        parts = (learner.model, learner.optimizer, learner.schedule)
+        tree = [learner.step, learner.best, [part.state_dict() for part in parts]]
+    leaves = ((jax.tree_util.keystr(p), np.asarray(v)) for p, v in jax.tree.leaves_with_path(tree))
+    return {place: (str(leaf.dtype), leaf.tobytes()) for place, leaf in leaves}
+
+
+def events(workdir: Path) -> dict[str, list[tuple[int, float]]]:
+    """(step, value) of each scalar in the TensorBoard events, and () of each picture's tag."""
+    found: dict[str, list[tuple[int, float]]] = {}
+    for path in sorted((workdir / "events").iterdir()):
+        content = path.read_bytes()
+        while content:  # A record: length, its checksum, the event, its checksum.
+            [size] = struct.unpack_from("<Q", content)
+            event = event_pb2.Event.FromString(content[12 : 12 + size])  # type: ignore[attr-defined]
+            for value in event.summary.value:
+                found.setdefault(value.tag, []).append((event.step, value.simple_value))
+            content = content[16 + size :]
+    return found
+
+
+def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
+    return {
+        str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes())
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+@pytest.fixture(params=FRAMEWORKS)
+def framework(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+def test_a_run_leaves_what_it_promises(framework: str, reference: Callable[[str], Record]):
+    record = reference(framework)
+    assert record.status == 0
+    top = {path.name for path in record.workdir.iterdir()}
+    files = {"config.yaml", "split.json", "metrics.jsonl", "curves.png", "summary.json"}
+    assert top == files | {"events", "checkpoints", "predictions"}
+    metrics = record.metrics()
+    assert [m["epoch"] for m in metrics] == list(range(1, EPOCHS + 1))
+    assert [m["step"] for m in metrics] == [STEPS * n for n in range(1, EPOCHS + 1)]
+
+
+def test_pictures_open(framework: str, reference: Callable[[str], Record]):
+    workdir = reference(framework).workdir
+    names = sorted(path.name for path in (workdir / "predictions").iterdir())
+    assert names == [f"epoch_{n:03}.png" for n in range(1, EPOCHS + 1)]
+    for path in (workdir / "curves.png", *(workdir / "predictions" / name for name in names)):
+        with Image.open(path) as picture:
+            picture.load()
+            assert picture.format == "PNG"
+            assert min(picture.size) > 200
+
+
+def test_config_loads_back(
+    framework: str, reference: Callable[[str], Record], prepared: Path, tmp_path: Path
+):
+    workdir = reference(framework).workdir
+    arguments = ["--prepared-dir", str(prepared), *ARGUMENTS]
+    config = load(workdir / "config.yaml")
+    assert config == parse(arguments, description="")[1]
+    assert config.model.channels == (4,)
+    assert config.train.epochs == EPOCHS
+
+
+def test_summary(framework: str, reference: Callable[[str], Record]):
+    record = reference(framework)
+    summary = json.loads((record.workdir / "summary.json").read_text())
+    last = json.loads((record.workdir / "metrics.jsonl").read_text().splitlines()[-1])
+    assert summary["best"] == max(reversed(record.metrics()), key=lambda m: m["dice"])
+    assert summary["epochs"] == EPOCHS
+    assert summary["framework"] == framework
+    assert summary["wall_seconds"] == last["seconds"] > 0
+    assert summary["images_per_second"] > 0
+    assert summary["seconds_to_first_step"] > 0
+    assert summary["device"].split(":")[0] in ("cpu", "gpu", "tpu", "cuda")
+    versions = summary["versions"]
+    assert versions["python"] == ".".join(map(str, sys.version_info[:3]))
+    for name in ("unet-jax", "jax", "flax", "optax", "orbax-checkpoint", "torch", "numpy"):
+        assert versions[name] == metadata.version(name)
+    then = time.mktime(time.strptime(summary["finished"], "%Y-%m-%dT%H:%M:%S%z"))
+    assert abs(time.mktime(time.localtime()) - then) < 24 * 3600
+
+
+def test_both_frameworks_report_the_same_number_of_parameters(
+    reference: Callable[[str], Record],
+):
+    records = [reference(name) for name in FRAMEWORKS]
+    summaries = [json.loads((r.workdir / "summary.json").read_text()) for r in records]
+    [params] = {
+        sum(np.size(leaf) for leaf in jax.tree.leaves(r.learner.state.params))
+        for r in records
+        if r.learner.framework == "jax"
+    }
+    assert [summary["parameters"] for summary in summaries] == [params, params]
+
+
+def test_events_hold_every_step_and_epoch(framework: str, reference: Callable[[str], Record]):
+    record = reference(framework)
+    found = events(record.workdir)
+    steps = range(1, STEPS * EPOCHS + 1)
+    for name in ("train/loss", "train/grad_norm"):
+        assert [step for step, _ in found[name]] == list(steps)
+    metrics = record.metrics()
+    losses = np.array([loss for _, loss in found["train/loss"]]).reshape(EPOCHS, STEPS)
+    # Steps are of one size, so the epoch's loss is their mean; events are in single precision.
+    expected = [m["train_loss"] for m in metrics]
+    np.testing.assert_allclose(losses.mean(axis=1), expected, rtol=1e-6)
+    for name in ("val_loss", "dice", "iou", "accuracy"):
+        assert [step for step, _ in found[f"validation/{name}"]] == [m["step"] for m in metrics]
+        values = [value for _, value in found[f"validation/{name}"]]
+        np.testing.assert_allclose(values, [m[name] for m in metrics], rtol=1e-6)
+    assert [step for step, _ in found["predictions"]] == [m["step"] for m in metrics]
+
+
+def test_split_names_what_was_validated(framework: str, reference: Callable[[str], Record]):
+    record = reference(framework)
+    split = json.loads((record.workdir / "split.json").read_text())
+    builder = open_dataset(load(record.workdir / "config.yaml").data)
+    masks = [builder.records()[builder.names().index(n)]["mask"] for n in split["validation"]]
+    assert (len(split["train"]), len(split["validation"])) == (9, 3)
+    assert sorted(split["train"] + split["validation"]) == builder.names()
+    served = [m for batch, _ in record.evaluated[:2] for m in batch.mask[batch.valid]]
+    np.testing.assert_array_equal(served, masks)
+
+
+def test_validation_scores_are_those_of_the_predictions(
+    framework: str, reference: Callable[[str], Record]
+):
+    """Recomputed from sets of pixels, over the samples that `split.json` names."""
+    record = reference(framework)
+    config = load(record.workdir / "config.yaml").data
+    builder = open_dataset(config)
+    names = json.loads((record.workdir / "split.json").read_text())["validation"]
+    truth = np.stack([builder.records()[builder.names().index(n)]["mask"] for n in names])
+    per_epoch = 3  # Two batches of the validation set, and one of pictures.
+    assert len(record.evaluated) == per_epoch * EPOCHS
+    for epoch, metrics in enumerate(record.metrics()):
+        batches = record.evaluated[per_epoch * epoch :][:2]
+        assert [batch.valid.tolist() for batch, _ in batches] == [[True, True], [True, False]]
+        predicted = np.concatenate([classes[batch.valid] for batch, classes in batches])
+        assert predicted.shape == truth.shape
+        dice, iou = {}, {}
+        for label, name in enumerate(class_names(config)):
+            said, true = predicted == label, truth == label
+            both, either = int((said & true).sum()), int((said | true).sum())
+            iou[name] = both / either if either else None
+            dice[name] = 2 * both / (either + both) if either else None
+        # Quotients of whole numbers: the last bit or two may differ.
+        assert metrics["dice_per_class"] == pytest.approx(dice, rel=1e-14)
+        assert metrics["iou_per_class"] == pytest.approx(iou, rel=1e-14)
+        for whole, parts in (("dice", dice), ("iou", iou)):
+            known = [value for value in parts.values() if value is not None]
+            assert metrics[whole] == pytest.approx(np.mean(known), rel=1e-14)
+        assert metrics["accuracy"] == pytest.approx(np.mean(predicted == truth), rel=1e-14)
+
+
+def logits(learner: Any, config: Config, images: np.ndarray) -> np.ndarray:
+    """[N, H, W, K] of the network as it is, from images normalised here."""
+    mean, std = (np.asarray(v, np.float32) for v in (config.data.mean, config.data.std))
+    inputs = (images.astype(np.float32) / 255 - mean) / std
+    if learner.framework == "jax":
+        model = build_model(config.model, 6)
+        variables = {"params": learner.state.params, "batch_stats": learner.state.batch_stats}
+        return np.asarray(model.apply(variables, jnp.asarray(inputs)))
+    learner.model.eval()
+    with torch.no_grad():
+        outputs = learner.model(torch.from_numpy(inputs).permute(0, 3, 1, 2))
+    return outputs.permute(0, 2, 3, 1).numpy()
+
+
+def test_validation_loss_is_the_mean_over_the_validation_pixels(
+    framework: str, reference: Callable[[str], Record]
+):
+    record = reference(framework)
+    batches = [batch for batch, _ in record.evaluated[-3:-1]]
+    images = np.concatenate([batch.image[batch.valid] for batch in batches])
+    masks = np.concatenate([batch.mask[batch.valid] for batch in batches])
+    config = load(record.workdir / "config.yaml")
+    scores = logits(record.learner, config, images).astype(np.float64)
+    likelihood = scores - np.log(np.exp(scores).sum(axis=-1, keepdims=True))
+    loss = -np.take_along_axis(likelihood, masks[..., None].astype(int), axis=-1).mean()
+    # The run sums 1,152 pixels in single precision, and fuses operations differently.
+    assert record.metrics()[-1]["val_loss"] == pytest.approx(loss, rel=1e-5)
+
+
+def test_both_learners_get_the_same_batches(reference: Callable[[str], Record]):
+    first, second = (reference(framework) for framework in FRAMEWORKS)
+    assert len(first.trained) == STEPS * EPOCHS
+    assert first.trained == second.trained
+    assert len(set(first.trained)) == len(first.trained)
+    evaluated = [[digest(batch) for batch, _ in r.evaluated] for r in (first, second)]
+    assert evaluated[0] == evaluated[1]
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        pytest.param(1, id="first step"),
+        pytest.param(6, id="mid-epoch"),
+        pytest.param(2 * STEPS, id="last step of an epoch"),
+        pytest.param(EPOCHS * STEPS, id="last step of all"),
+    ],
+)
+def test_an_interrupted_run_goes_on_exactly(
+    framework: str,
+    step: int,
+    launch: Launch,
+    reference: Callable[[str], Record],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+):
+    """Ctrl-C comes while a step is under way; that step is finished, saved, and not repeated."""
+    whole = reference(framework)
+    handler = signal.getsignal(signal.SIGINT)
+    workdir = tmp_path / "run"
+    stopped = launch(framework, workdir, *ARGUMENTS, on_step=ctrl_c_at(step))
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert stopped.status == 130
+    assert stopped.learner.step == len(stopped.trained) == step
+    assert f"--resume --workdir {workdir}" in capsys.readouterr().out
+    assert not (workdir / "summary.json").exists()
+    finished = (step - 1) // STEPS
+    if finished:
+        assert stopped.metrics() == whole.metrics()[:finished]
+
+    # Named by the second it was opened in, which a test, unlike a user, may well share.
+    [first] = (workdir / "events").iterdir()
+    first.rename(first.with_name("events.out.tfevents.0"))
+    resumed = launch(framework, workdir, "--resume")
+    assert resumed.status == 0
+    assert stopped.trained + resumed.trained == whole.trained
+    assert state(resumed.learner) == state(whole.learner)
+    assert resumed.metrics() == whole.metrics()
+    assert events(workdir)["train/loss"] == events(whole.workdir)["train/loss"]
+    summary, expected = (
+        json.loads((r.workdir / "summary.json").read_text()) for r in (resumed, whole)
+    )
+    assert summary["best"] == expected["best"]
+    # The first step compiles, and is not timed; without a second one there is no speed to tell.
+    assert (summary["images_per_second"] is None) == (len(resumed.trained) < 2)
+
+
+def test_resuming_a_finished_run_changes_no_result(
+    framework: str, launch: Launch, reference: Callable[[str], Record], tmp_path: Path
+):
+    """Which also shows that the last checkpoint holds the whole state."""
+    whole = reference(framework)
+    shutil.copytree(whole.workdir, tmp_path / "run")
+    handler = signal.getsignal(signal.SIGINT)
+    resumed = launch(framework, tmp_path / "run", "--resume")
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert resumed.status == 0
+    assert resumed.trained == []
+    assert state(resumed.learner) == state(whole.learner)
+    assert resumed.metrics() == whole.metrics()
+
+
+def test_the_state_compared_above_is_all_of_it(reference: Callable[[str], Record]):
+    """Parameters, two moments of each, counters, and running statistics of four batch norms."""
+    found = state(reference("jax").learner)
+    parameters = sum(".params" in place for place in found)
+    assert parameters > 10
+    assert sum(".batch_stats" in place for place in found) >= 2 * 4
+    assert sum(".mu" in place for place in found) == parameters
+    assert sum(".nu" in place for place in found) == parameters
+    assert found[".step"][1] == np.int32(STEPS * EPOCHS).tobytes()
+    found = state(reference("torch").learner)
+    assert sum("exp_avg'" in place for place in found) == parameters
+    assert sum("exp_avg_sq'" in place for place in found) == parameters
+    assert sum("running_var" in place for place in found) >= 4
+
+
+@pytest.mark.parametrize("save", [1, 2])
+def test_a_run_that_dies_while_saving_goes_on_exactly(
+    save: int, launch: Launch, reference: Callable[[str], Record], tmp_path: Path
+):
+    """Its records are an epoch ahead of its checkpoints, or there is no checkpoint yet."""
+
+    def die(n: int) -> None:
+        if n == save:
+            raise OSError("No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        launch("torch", tmp_path / "run", *ARGUMENTS, on_save=die)
+    resumed = launch("torch", tmp_path / "run", "--resume")
+    whole = reference("torch")
+    assert resumed.metrics() == whole.metrics()
+    assert state(resumed.learner) == state(whole.learner)
+
+
+def test_a_second_ctrl_c_stops_at_once(launch: Launch, tmp_path: Path):
+    record, handler = Record(tmp_path / "run"), signal.default_int_handler
+    on_step = ctrl_c_at(2, times=2)
+    before = signal.signal(signal.SIGINT, handler)  # A job in the background ignores Ctrl-C.
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            launch("torch", record.workdir, *ARGUMENTS, on_step=on_step, record=record)
+        assert signal.getsignal(signal.SIGINT) is handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert record.learner.step == 1
+    assert not (record.workdir / "checkpoints" / "last.pt").exists()
+
+
+def test_ctrl_c_ends_the_process_with_130(compiled: dict[str, str], prepared: Path, tmp_path: Path):
+    arguments = (*ARGUMENTS, "--epochs", "9999")
+    process = subprocess.Popen(
+        [
+            *(sys.executable, ROOT / "scripts" / "train_jax.py"),
+            *("--workdir", tmp_path / "run", "--prepared-dir", prepared, *arguments),
+        ],
+        env=os.environ | compiled,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        patience = time.monotonic() + 120  # Seconds; a busy machine takes 10 to start and compile.
+        while not (tmp_path / "run" / "metrics.jsonl").exists():
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < patience
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130, err
+    assert "Interrupted and saved after step" in out
+    assert "Traceback" not in err
+
+
+def test_an_existing_run_is_refused_and_left_alone(
+    framework: str,
+    launch: Launch,
+    reference: Callable[[str], Record],
+    capsys: pytest.CaptureFixture[str],
+):
+    workdir = reference(framework).workdir
+    before = snapshot(workdir)
+    assert len(before) > 10
+    with pytest.raises(SystemExit) as stop:
+        launch(framework, workdir, *ARGUMENTS, "--epochs", "1")
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert str(workdir) in error
+    assert "--resume" in error
+    assert snapshot(workdir) == before
+
+
+def test_resume_needs_a_run(
+    framework: str, launch: Launch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    with pytest.raises(SystemExit) as stop:
+        launch(framework, tmp_path / "nothing", "--resume")
+    assert stop.value.code == 2
+    assert f"{tmp_path / 'nothing'} holds no run" in capsys.readouterr().err
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_unusable_data_is_an_error_message_and_no_run(
+    framework: str, launch: Launch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    place = tmp_path / "elsewhere"
+    with pytest.raises(SystemExit) as stop:
+        launch(framework, tmp_path / "run", "--dataset", "carvana", "--data-dir", str(place))
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: no Carvana data: looked for train/ or train.zip")
+    assert str(place) in error
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.filterwarnings("error:The given NumPy array is not writable")
+def test_a_tiny_network_learns_four_images(framework: str, launch: Launch, tmp_path: Path):
+    arguments = ("--overfit", "4", "--batch-size", "1", "--epochs", "8", "--binary")
+    arguments += ("--architecture", "residual", "--channels", "8", "--norm", "group")
+    arguments += ("--groups", "4", "--warmup", "0")
+    record = launch(framework, tmp_path / "run", *ARGUMENTS, *arguments)
+    assert len(record.trained) == 8 * 4
+    first, *_, last = record.metrics()
+    # Measured 0.57 to 0.60 over two seeds of either framework.
+    assert last["train_loss"] < 0.7 * first["train_loss"]
+    share = np.mean(np.concatenate([batch.mask for batch, _ in record.evaluated[:4]]))
+    prior = -share * np.log(share) - (1 - share) * np.log(1 - share)
+    # All that can be had without a look at the images is `prior`. Measured 0.49 to 0.65 of it.
+    assert last["val_loss"] < 0.75 * prior
+    assert last["dice"] > first["dice"]
+    assert last["dice_per_class"].keys() == {"background", "foreground"}
+    assert last["dice"] == last["dice_per_class"]["foreground"]
+
+
+def save_jax(folder: Path, steps: Sequence[tuple[int, float]]) -> None:
+    checkpoints = Checkpoints(folder, metric="dice")
+    for step, dice in steps:
+        made = TrainState(
+            step=jnp.asarray(step, jnp.int32), params=jnp.ones(2), batch_stats={}, opt_state=()
+        )
+        checkpoints.save(made, {"epoch": step}, {"dice": dice})
+    checkpoints.close()
+
+
+def save_torch(folder: Path, steps: Sequence[tuple[int, float]]) -> None:
+    learner = TorchLearner(
+        torch.nn.Conv2d(3, 1, 1),
+        learning_rate=1.0,
+        weight_decay=0.0,
+        warmup=0.0,
+        clip_norm=1.0,
+        mean_std=((0.0,), (1.0,)),
+        classes=2,
+        total_steps=9,
+        folder=folder,
+    )
+    learner.restore()
+    for step, dice in steps:
+        learner.step = step
+        learner.save({"epoch": step}, {"dice": dice})
+
+
+def kept(framework: str, folder: Path) -> set[int]:
+    if framework == "jax":
+        return {int(path.name) for path in folder.iterdir()}
+    assert {path.name for path in folder.iterdir()} == {"best.pt", "last.pt"}
+    return {torch.load(path, weights_only=True)["step"] for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("resumed", [False, True], ids=["in one go", "resumed"])
+@pytest.mark.parametrize(
+    "dice",
+    [
+        pytest.param((0.5, 0.9, 0.7, 0.8), id="one best"),
+        pytest.param((0.5, 0.7, 0.8), id="last best"),
+        pytest.param((0.5, 0.9, 0.7, 0.9, 0.1), id="two equal"),
+        pytest.param((0.0, 0.0, 0.0), id="all equal"),
+    ],
+)
+def test_the_checkpoints_kept_are_the_last_and_the_summary_s_best(
+    framework: str, dice: tuple[float, ...], resumed: bool, tmp_path: Path
+):
+    run = Run(tmp_path / "run", Config(), resume=False)
+    run.close()
+    run.records = [{"step": step, "dice": value} for step, value in enumerate(dice, 1)]
+    save = {"jax": save_jax, "torch": save_torch}[framework]
+    steps = list(enumerate(dice, 1))
+    for part in (steps[:2], steps[2:]) if resumed else (steps,):
+        save(tmp_path / "checkpoints", part)
+    assert kept(framework, tmp_path / "checkpoints") == {len(dice), run.best()["step"]}
+
+
+def test_a_run_keeps_its_best_and_last_checkpoints(
+    framework: str, reference: Callable[[str], Record]
+):
+    record = reference(framework)
+    best = max(reversed(record.metrics()), key=lambda m: m["dice"])["step"]
+    assert kept(framework, record.workdir / "checkpoints") == {best, EPOCHS * STEPS}
