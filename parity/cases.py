@@ -33,26 +33,24 @@ def _plain(**options) -> ModelConfig:
 
 
 CASES = (
-    Case("residual", _residual(channels=(8, 12, 16, 24)), 1, (32, 48)),
+    Case("residual", _residual(channels=(8, 12, 16)), 1, (24, 40)),
     Case("residual, 5 classes", _residual(), 5, (12, 20)),
     Case("residual, bilinear", _residual(upsample="bilinear"), 1, (12, 20)),
     Case("residual, no skips", _residual(skip=False), 1, (12, 20)),
-    Case(
-        "residual, 2 blocks a stage", _residual(channels=(8, 16), blocks_per_stage=2), 3, (16, 24)
-    ),
+    Case("residual, 2 blocks", _residual(channels=(8, 16), blocks_per_stage=2), 3, (16, 24)),
     Case("residual, batch norm", _residual(norm="batch"), 1, (12, 20)),
-    Case("residual, no norm, one image", _residual(norm="none"), 1, (12, 12), 1),
-    Case("residual, odd size padded", _residual(), 1, (13, 19)),
-    Case("residual, odd size resized", _residual(size_policy="resize"), 1, (13, 19)),
-    Case("plain", _plain(channels=(8, 12, 16, 24)), 1, (32, 48)),
+    Case("residual, no norm", _residual(norm="none"), 1, (12, 12), 1),
+    Case("residual, odd, padded", _residual(), 1, (13, 19)),
+    Case("residual, odd, resized", _residual(size_policy="resize"), 1, (13, 19)),
+    Case("plain", _plain(channels=(8, 12, 16)), 1, (24, 40)),
     Case("plain, 5 classes", _plain(), 5, (12, 20)),
     Case("plain, bilinear", _plain(upsample="bilinear"), 2, (12, 20)),
     Case("plain, group norm", _plain(norm="group"), 1, (12, 20)),
-    Case("plain, no norm, one image", _plain(norm="none"), 1, (12, 12), 1),
-    Case("plain, odd size padded", _plain(), 1, (13, 19)),
-    Case("plain, odd size resized", _plain(size_policy="resize"), 1, (13, 19)),
+    Case("plain, no norm", _plain(norm="none"), 1, (12, 12), 1),
+    Case("plain, odd, padded", _plain(), 1, (13, 19)),
+    Case("plain, odd, resized", _plain(size_policy="resize"), 1, (13, 19)),
     Case(
-        "plain, bilinear, odd size resized",
+        "plain, bilinear, odd",
         _plain(upsample="bilinear", size_policy="resize"),
         1,
         (13, 19),

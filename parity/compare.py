@@ -25,6 +25,9 @@ Quantity = tuple[str, str]
 
 Quantities = dict[Quantity, np.ndarray]
 
+POOLED = ("eval", "train", "statistics", "gradients")
+"""Stages of many tensors."""
+
 
 class Row(NamedTuple):
     """One tensor, compared.
@@ -58,9 +61,10 @@ to 2e-13. The smallest fault that the tests inject, one weight by 1 %, shows as 
 FLOAT32 = 2.0
 """JAX's distance to PyTorch's float64 result, as a multiple of PyTorch's own float32 distance.
 
-A tensor of few entries can be lucky: its distance is one draw of rounding noise. So a tensor's own
-distance counts as no less than the root mean square over its stage, and a stage's as no less than
-one unit in the last place."""
+It holds for each stage as a whole (the root mean square over its tensors, the row "all"). A single
+tensor's distance is one draw of rounding noise, which for a tensor of few entries can be small by
+luck, so there PyTorch's distance counts as no less than that of its worst tensor in the stage; for
+the loss, a mean that errors cancel in, no less than its logits'."""
 
 
 def relative_error(a: np.ndarray, b: np.ndarray) -> float:
@@ -212,31 +216,49 @@ def compare(
             change(variables)
         ours, theirs = run_flax(case, variables, batch), run_torch(model, batch)
         truth = truth or theirs
-        limits = _float32_limits(theirs, truth) if precision == "float32" else {}
-        for stage, name in [*theirs, *(quantity for quantity in ours if quantity not in theirs)]:
-            quantity = (stage, name)
-            exact = PARAMETERS if stage == "parameters" else FLOAT64
-            limit = exact if stage == "parameters" else limits.get(quantity, exact)
-            reference = theirs if stage == "parameters" else truth
-            if quantity in ours and quantity in reference:
-                error = relative_error(ours[quantity], reference[quantity])
-            else:
-                error = float("inf")
-            rows.append(Row(case.name, precision, stage, name, error, limit))
+        names = [*theirs, *(quantity for quantity in ours if quantity not in theirs)]
+        # Parameters are compared with PyTorch's own; what follows from them with the truth.
+        errors = {
+            quantity: _error(ours, theirs if quantity[0] == "parameters" else truth, quantity)
+            for quantity in names
+        }
+        own = {quantity: _error(theirs, truth, quantity) for quantity in names}
+        limits = _float64_limits(names) if precision == "float64" else _float32_limits(own)
+        if precision == "float32":
+            for stage in dict.fromkeys(stage for stage, _ in names if stage in POOLED):
+                errors[stage, "all"] = _pool(errors, stage)
+                limits[stage, "all"] = FLOAT32 * _pool(own, stage)
+        rows += [
+            Row(case.name, precision, *quantity, error, limits[quantity])
+            for quantity, error in errors.items()
+        ]
     return rows
 
 
-def _float32_limits(theirs: Quantities, truth: Quantities) -> dict[Quantity, float]:
+def _error(side: Quantities, reference: Quantities, quantity: Quantity) -> float:
+    if quantity in side and quantity in reference:
+        return relative_error(side[quantity], reference[quantity])
+    return float("inf")
+
+
+def _pool(errors: Mapping[Quantity, float], stage: str) -> float:
+    """Root mean square over a stage's tensors."""
+    squares = [error**2 for (own, _), error in errors.items() if own == stage]
+    return float(np.sqrt(np.mean(squares)))
+
+
+def _float64_limits(names: Sequence[Quantity]) -> dict[Quantity, float]:
+    return {name: PARAMETERS if name[0] == "parameters" else FLOAT64 for name in names}
+
+
+def _float32_limits(own: Mapping[Quantity, float]) -> dict[Quantity, float]:
     """What each tensor of JAX's may be away from the truth, given how far PyTorch's are."""
-    own = {quantity: relative_error(theirs[quantity], truth[quantity]) for quantity in theirs}
-    limits = {}
-    for stage in {stage for stage, _ in own}:
-        squares = [own[quantity] ** 2 for quantity in own if quantity[0] == stage]
-        typical = max(float(np.sqrt(np.mean(squares))), float(np.finfo(np.float32).eps))
-        for quantity in own:
-            if quantity[0] == stage:
-                limits[quantity] = FLOAT32 * max(own[quantity], typical)
-    return limits
+    worst: dict[str, float] = {}
+    for (stage, _), error in own.items():
+        worst[stage] = max(worst.get(stage, 0.0), error)
+    worst["loss"] = max(worst["loss"], own["train", "logits"])
+    worst["parameters"] = PARAMETERS
+    return {(stage, name): FLOAT32 * worst[stage] for stage, name in own}
 
 
 def first_divergence(rows: Sequence[Row]) -> Row | None:

@@ -54,14 +54,15 @@ def zipped(folder: Path, top: str = "", junk: bool = False) -> bytes:
     """The folder's files as a zip, under `top`, with what macOS adds."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in sorted(folder.iterdir()):
-            archive.write(path, top + path.name)
-            if junk:
-                archive.writestr(f"__MACOSX/{top}._{path.name}", b"\0\5\26\7")
+        names = sorted(path.name for path in folder.iterdir())
+        for name in names:
+            archive.write(folder / name, top + name)
         if junk:
             archive.writestr(f"{top}.DS_Store", b"\0\0\0\1Bud1")
-            archive.writestr(f"{top}._{path.name}", b"\0\5\26\7")
-            archive.writestr(f"__MACOSX/{top}{path.name}", b"junk under a good name")
+            for name in names:
+                archive.writestr(f"{top}._{name}", b"\0\5\26\7")
+                archive.writestr(f"__MACOSX/{top}._{name}", b"\0\5\26\7")
+                archive.writestr(f"__MACOSX/{top}{name}", b"junk under a good name")
     return buffer.getvalue()
 
 
@@ -140,7 +141,7 @@ def test_records_are_the_files_resized(kaggle: Path, prepared: PairBuilder):
     assert prepared.names() == names
     for name, record in zip(names, prepared.records(), strict=True):
         image = Image.open(kaggle / "train" / f"{name}.jpg")
-        small = image.resize(SIZE[::-1], Image.Resampling.BILINEAR)
+        small = image.resize((SIZE[1], SIZE[0]), Image.Resampling.BILINEAR)
         np.testing.assert_array_equal(record["image"], np.asarray(small))
         mask = np.asarray(Image.open(kaggle / "train_masks" / f"{name}_mask.gif"))
         # The nearest source pixel is the one that holds the target pixel's centre.

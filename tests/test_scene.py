@@ -115,10 +115,10 @@ def foreground_iou(image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> list[fl
 
 def test_no_global_threshold_finds_the_objects(pairs: list[Pair]):
     scores = np.array([foreground_iou(image, mask) for image, mask in pairs])
-    # Measured 0.48 to 0.54 a channel, and 0.69 where the truth also picks the channel by scene.
-    # To call everything an object scores 0.39, the objects' share of the pixels.
+    # Measured 0.52 to 0.55 a channel, and 0.74 where the truth also picks the channel by scene.
+    # To call everything an object scores 0.38, the objects' share of the pixels.
     assert scores.mean(axis=0).max() < 0.6
-    assert scores.max(axis=1).mean() < 0.75
+    assert scores.max(axis=1).mean() < 0.78
 
 
 def test_edges_of_image_and_mask_coincide(pairs: list[Pair]):

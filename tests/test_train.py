@@ -6,7 +6,6 @@ import os
 import runpy
 import shutil
 import signal
-import struct
 import subprocess
 import sys
 import time
@@ -23,7 +22,7 @@ import pytest
 import torch
 from jax.experimental.compilation_cache import compilation_cache
 from PIL import Image
-from tensorboardX.proto import event_pb2
+from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 
 import unet_jax.learner
 import unet_torch_ref.learner
@@ -199,16 +198,12 @@ def state(learner: Any) -> dict[str, tuple[str, bytes]]:
 
 
 def events(workdir: Path) -> dict[str, list[tuple[int, float]]]:
-    """(step, value) of each scalar in the TensorBoard events, and () of each picture's tag."""
+    """(step, value) of each scalar in the TensorBoard events, and (step, 0) of each picture."""
     found: dict[str, list[tuple[int, float]]] = {}
     for path in sorted((workdir / "events").iterdir()):
-        content = path.read_bytes()
-        while content:  # A record: length, its checksum, the event, its checksum.
-            [size] = struct.unpack_from("<Q", content)
-            event = event_pb2.Event.FromString(content[12 : 12 + size])  # type: ignore[attr-defined]
+        for event in LegacyEventFileLoader(str(path)).Load():
             for value in event.summary.value:
                 found.setdefault(value.tag, []).append((event.step, value.simple_value))
-            content = content[16 + size :]
     return found
 
 
@@ -419,9 +414,6 @@ def test_an_interrupted_run_goes_on_exactly(
     if finished:
         assert stopped.metrics() == whole.metrics()[:finished]
 
-    # Named by the second it was opened in, which a test, unlike a user, may well share.
-    [first] = (workdir / "events").iterdir()
-    first.rename(first.with_name("events.out.tfevents.0"))
     resumed = launch(framework, workdir, "--resume")
     assert resumed.status == 0
     assert stopped.trained + resumed.trained == whole.trained
@@ -533,7 +525,8 @@ def test_an_existing_run_is_refused_and_left_alone(
 ):
     workdir = reference(framework).workdir
     before = snapshot(workdir)
-    assert len(before) > 10
+    assert len(before) > 8
+    capsys.readouterr()  # The reference run's, if this test is the first to ask for it.
     with pytest.raises(SystemExit) as stop:
         launch(framework, workdir, *ARGUMENTS, "--epochs", "1")
     assert stop.value.code == 2
@@ -544,11 +537,18 @@ def test_an_existing_run_is_refused_and_left_alone(
     assert snapshot(workdir) == before
 
 
+@pytest.mark.parametrize(
+    "arguments", [(), ("--preset", "shapes", *ARGUMENTS)], ids=["alone", "with a preset"]
+)
 def test_resume_needs_a_run(
-    framework: str, launch: Launch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    arguments: Sequence[str],
+    framework: str,
+    launch: Launch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ):
     with pytest.raises(SystemExit) as stop:
-        launch(framework, tmp_path / "nothing", "--resume")
+        launch(framework, tmp_path / "nothing", "--resume", *arguments)
     assert stop.value.code == 2
     assert f"{tmp_path / 'nothing'} holds no run" in capsys.readouterr().err
     assert not (tmp_path / "nothing").exists()

@@ -23,7 +23,7 @@ class RunOptions:
     """Folder of the run. Default: runs/PRESET-DATE-TIME."""
 
     resume: bool = False
-    """Go on from the last checkpoint in --workdir, exactly where it stopped."""
+    """Go on from the last checkpoint in --workdir, exactly where it stopped, as it was set up."""
 
     dry_run: bool = False
     """Print the architecture with shapes and parameter count, and stop."""

@@ -232,6 +232,17 @@ def dump(config: Config) -> str:
     return yaml.safe_dump(fields, sort_keys=False, default_flow_style=None)
 
 
+def differences(before: Config, now: Config) -> list[str]:
+    """The settings that differ, but for where the data lies: `epochs: 10 -> 20`."""
+    places = ("data_dir", "prepared_dir")
+    return [
+        f"{name}: {old} -> {getattr(new_group, name)}"
+        for old_group, new_group in zip(vars(before).values(), vars(now).values(), strict=True)
+        for name, old in vars(old_group).items()
+        if name not in places and old != getattr(new_group, name)
+    ]
+
+
 def problems(error: ValidationError) -> list[str]:
     """One line for each field that failed: its name, what is wrong, and the value."""
     lines = []

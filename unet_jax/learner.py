@@ -33,7 +33,11 @@ class JaxLearner:
         mean_std = (config.data.mean, config.data.std)
         model = build_model(config.model, num_classes)
         optimizer = build_optimizer(config.optim, total_steps)
-        init = jax.jit(partial(init_state, model, optimizer, (*config.data.size, 3)))
+        # It runs once: optimising its code takes ten times as long as running it as it is.
+        init = jax.jit(
+            partial(init_state, model, optimizer, (*config.data.size, 3)),
+            compiler_options={"xla_backend_optimization_level": 0},
+        )
         self.state = init(jax.random.key(config.train.seed))
         self.checkpoints = Checkpoints(folder, metric="dice")
         self._train = jax.jit(

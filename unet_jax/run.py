@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image
 
 from unet_jax import visualize
-from unet_jax.config import Config, dump
+from unet_jax.config import Config, differences, dump, load
 from unet_jax.events import Events
 from unet_jax.pipeline import Pipeline
 
@@ -31,15 +31,17 @@ class Run:
     def __init__(self, workdir: Path, config: Config, *, resume: bool) -> None:
         """Args:
           workdir: Made if it does not exist.
-          config: Written to `config.yaml`.
+          config: Written to `config.yaml`; the same as before if `resume`.
           resume: Whether the folder holds a run to go on with.
 
         Raises:
-          ValueError: The folder holds a run already, or none to resume.
+          ValueError: The folder holds a run already, or none to resume, or one with other settings.
         """
         self.workdir = workdir
         self.checkpoints = workdir / "checkpoints"
         self._metrics = workdir / "metrics.jsonl"
+        if workdir.exists() and not workdir.is_dir():
+            raise ValueError(f"--workdir: {workdir} is a file; a folder is needed")
         exists = (workdir / "config.yaml").exists()
         if exists and not resume:
             raise ValueError(
@@ -47,8 +49,15 @@ class Run:
             )
         if resume and not exists:
             raise ValueError(f"--resume: {workdir} holds no run (no config.yaml)")
+        if resume:
+            different = differences(load(workdir / "config.yaml"), config)
+            if different:
+                raise ValueError(
+                    f"--resume goes on with the settings of {workdir}; not the same: "
+                    + ", ".join(different)
+                )
         workdir.mkdir(parents=True, exist_ok=True)
-        (workdir / "config.yaml").write_text(dump(config))
+        self._write_atomically(workdir / "config.yaml", dump(config))
         self.records: list[dict[str, Any]] = []
         if self._metrics.exists():
             self.records = [json.loads(line) for line in self._metrics.read_text().splitlines()]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from rich.console import Console
+from rich.markup import escape
 
 from unet_jax.cli import RunOptions, fail
 from unet_jax.config import Config
@@ -68,7 +69,7 @@ def train(
     console.print(
         f"{len(pipeline.split.train)} training and {len(pipeline.split.validation)} validation "
         f"images, {config.data.size[0]}×{config.data.size[1]}; {learner.parameters:,} parameters; "
-        f"{learner.device}; writing to {workdir}",
+        f"{learner.device}; writing to {escape(str(workdir))}",
         highlight=False,
         soft_wrap=True,
     )
@@ -81,7 +82,7 @@ def train(
     if not finished:
         console.print(
             f"[yellow]Interrupted[/] and saved after step {learner.step}. "
-            f"Go on with: --resume --workdir {workdir}",
+            f"Go on with: --resume --workdir {escape(str(workdir))}",
             soft_wrap=True,
         )
         return INTERRUPTED
@@ -90,7 +91,8 @@ def train(
     console.print(
         f"[bold green]Best: epoch {best['epoch']}, Dice {best['dice']:.4f}, IoU {best['iou']:.4f}, "
         f"accuracy {best['accuracy']:.4f}[/] after {summary['wall_seconds']:.0f} s; "
-        f"pictures in {workdir / 'predictions'}, curves in {workdir / 'curves.png'}",
+        f"pictures in {escape(str(workdir / 'predictions'))}, "
+        f"curves in {escape(str(workdir / 'curves.png'))}",
         highlight=False,
         soft_wrap=True,
     )

@@ -30,7 +30,7 @@ PALETTE: tuple[tuple[int, int, int], ...] = (
     (240, 98, 134),
 )
 TEXTURES = ("", "stripes", "wood", "gradient", "dots", "tiles")  # Each class' favourite.
-FAITHFUL = 0.8  # Share of objects that have it.
+FAITHFUL = 0.9  # Share of objects that have it.
 SHADOW_TINT = np.array((1.0, 0.95, 0.86), np.float32)  # Absorbs blue least: shadows look cool.
 
 

@@ -47,8 +47,8 @@ def random_colour(rng: Generator, hue: float) -> Array:
 
 
 def distinct_colour(rng: Generator, others: Array) -> Array:
-    """Draws three colours of any hue, and returns the one least like the `others` [N, 3]."""
-    colours = np.stack([random_colour(rng, rng.uniform(0, 2 * math.pi)) for _ in range(3)])
+    """Draws six colours of any hue, and returns the one least like the `others` [N, 3]."""
+    colours = np.stack([random_colour(rng, rng.uniform(0, 2 * math.pi)) for _ in range(6)])
     apart = np.linalg.norm(colours[:, None] - others, axis=2)
     return colours[apart.min(axis=1).argmax()]
 
