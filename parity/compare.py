@@ -14,8 +14,8 @@ import unet_jax.step as jax_step
 import unet_torch_ref.step as torch_step
 from parity.cases import Case
 from parity.convert import Variables, module_path, to_flax, to_torch
+from unet_jax.batch import Batch
 from unet_jax.models import build_model as build_flax
-from unet_jax.pipeline import Batch
 from unet_torch_ref.models import build_model as build_torch
 
 MEAN_STD = ((0.49, 0.47, 0.43), (0.23, 0.24, 0.25))
@@ -255,7 +255,7 @@ def _float32_limits(own: Mapping[Quantity, float]) -> dict[Quantity, float]:
     """What each tensor of JAX's may be away from the truth, given how far PyTorch's are."""
     worst: dict[str, float] = {}
     for (stage, _), error in own.items():
-        worst[stage] = max(worst.get(stage, 0.0), error)
+        worst[stage] = max(worst.get(stage, 0.0), error if np.isfinite(error) else 0.0)
     worst["loss"] = max(worst["loss"], own["train", "logits"])
     worst["parameters"] = PARAMETERS
     return {(stage, name): FLOAT32 * worst[stage] for stage, name in own}

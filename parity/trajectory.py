@@ -15,11 +15,12 @@ import torch
 import unet_jax.step as jax_step
 import unet_torch_ref.step as torch_step
 from parity.convert import to_flax
+from unet_jax.batch import Batch
 from unet_jax.config import Config
 from unet_jax.datasets import class_names, open_dataset
 from unet_jax.models import build_model as build_flax
 from unet_jax.optim import build_optimizer as build_optax
-from unet_jax.pipeline import Batch, Pipeline, num_logits
+from unet_jax.pipeline import Pipeline, num_logits
 from unet_torch_ref.models import build_model as build_torch
 from unet_torch_ref.optim import build_optimizer as build_torch_optimizer
 

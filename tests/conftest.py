@@ -5,9 +5,12 @@ import os
 # One process has two cores at most here; more threads only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Exact equality is promised on a CPU alone.
+
 import jax
 import pytest
 
+jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 

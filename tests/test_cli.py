@@ -177,12 +177,12 @@ def test_a_bad_choice_is_named_with_what_is_allowed(capsys, flags, names):
             id="unknown-preset",
         ),
         pytest.param(
-            ["--size", "7", "64"],
+            ["--size", "7", "64", "--channels", "16", "32", "64"],
             "size: (7, 64) is too small; 3 stages need at least 8 pixels a side",
             id="size-too-small",
         ),
         pytest.param(
-            ["--groups", "5"],
+            ["--groups", "5", "--channels", "16", "32", "64"],
             "groups: 5 does not divide the width 16 of channels (16, 32, 64)",
             id="groups-not-dividing",
         ),

@@ -217,7 +217,7 @@ def test_report_says_what_failed(tmp_path) -> None:
         Row("c", "float64", "eval", "conv_in", 1e-15, 1e-12),
         Row("c", "float64", "eval", "encoder_0", 2e-3, 1e-12),
     ]
-    write_json(rows, {}, tmp_path / "report.json")
+    write_json(rows, {"passed": False}, tmp_path / "report.json")
     report = json.loads((tmp_path / "report.json").read_text())
     assert not report["passed"]
     assert report["first_divergence"]["name"] == "encoder_0"

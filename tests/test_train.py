@@ -260,7 +260,8 @@ def test_summary(framework: str, reference: Callable[[str], Record]):
     assert summary["best"] == max(reversed(record.metrics()), key=lambda m: m["dice"])
     assert summary["epochs"] == EPOCHS
     assert summary["framework"] == framework
-    assert summary["wall_seconds"] == last["seconds"] > 0
+    assert summary["training_seconds"] == last["seconds"] > 0
+    assert summary["wall_seconds"] > summary["training_seconds"]  # Start-up and saving, too.
     assert summary["images_per_second"] > 0
     assert summary["seconds_to_first_step"] > 0
     assert summary["device"].split(":")[0] in ("cpu", "gpu", "tpu", "cuda")
@@ -513,7 +514,7 @@ def test_ctrl_c_ends_the_process_with_130(compiled: dict[str, str], prepared: Pa
     finally:
         process.kill()
     assert process.returncode == 130, err
-    assert "Interrupted and saved after step" in out
+    assert "Saved after step" in out
     assert "Traceback" not in err
 
 
@@ -569,11 +570,11 @@ def test_unusable_data_is_an_error_message_and_no_run(
 
 @pytest.mark.filterwarnings("error:The given NumPy array is not writable")
 def test_a_tiny_network_learns_four_images(framework: str, launch: Launch, tmp_path: Path):
-    arguments = ("--overfit", "4", "--batch-size", "1", "--epochs", "8", "--binary")
+    arguments = ("--overfit", "4", "--batch-size", "1", "--epochs", "14", "--binary")
     arguments += ("--architecture", "residual", "--channels", "8", "--norm", "group")
     arguments += ("--groups", "4", "--warmup", "0")
     record = launch(framework, tmp_path / "run", *ARGUMENTS, *arguments)
-    assert len(record.trained) == 8 * 4
+    assert len(record.trained) == 14 * 4
     first, *_, last = record.metrics()
     # Measured 0.57 to 0.60 over two seeds of either framework.
     assert last["train_loss"] < 0.7 * first["train_loss"]

@@ -94,7 +94,7 @@ class ModelConfig:
     """Residual blocks at each stage's width (residual only)."""
 
     norm: Literal["batch", "group", "none"] = "group"
-    """Kind of the norm layers."""
+    """Kind of the norm layers; the published residual network has group, the plain one batch."""
 
     groups: Count = 16
     """Groups of a group norm; each stage's width must divide by it."""

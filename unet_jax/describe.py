@@ -18,19 +18,19 @@ def describe(config: Config, num_classes: int) -> Table:
       A row for each named layer: its class, its output [B, H, W, C] and its parameters.
     """
     model = build_model(config.model, num_classes)
-    images = jnp.zeros((config.train.batch_size, *config.data.size, 3))
-    variables = jax.eval_shape(lambda: model.init(jax.random.key(0), images))
+    images = jax.ShapeDtypeStruct((config.train.batch_size, *config.data.size, 3), jnp.float32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), images)
     layers: dict[str, str] = {}  # In the order in which they run.
 
     def note(run: Any, args: Any, kwargs: Any, context: Any) -> Any:
         layers["/".join(context.module.path)] = type(context.module).__name__
         return run(*args, **kwargs)
 
-    def trace(variables: Any) -> Any:
+    def trace(variables: Any, images: Any) -> Any:
         with nn.intercept_methods(note):
             return model.apply(variables, images, capture_intermediates=True)
 
-    _, captured = jax.eval_shape(trace, variables)
+    _, captured = jax.eval_shape(trace, variables, images)
     params = variables["params"]
     table = Table(title=f"{type(model).__name__}, {_count(params):,} parameters")
     for heading in ("layer", "kind", "output", "parameters"):

@@ -4,11 +4,15 @@ import io
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
-from tensorboard.compat.proto.event_pb2 import Event
-from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.compat.proto import event_pb2, summary_pb2
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+# Made when the modules load, where a type checker does not see them.
+Event: Any = vars(event_pb2)["Event"]
+Summary: Any = vars(summary_pb2)["Summary"]
 
 
 class Events:
@@ -35,6 +39,6 @@ class Events:
     def close(self) -> None:
         self._writer.close()
 
-    def _add(self, values: list[Summary.Value], step: int) -> None:
+    def _add(self, values: list[Any], step: int) -> None:
         summary = Summary(value=values)
         self._writer.add_event(Event(wall_time=time.time(), step=step, summary=summary))

@@ -7,16 +7,16 @@ from typing import Any
 
 import jax
 
+from unet_jax.batch import Batch
 from unet_jax.checkpoint import Checkpoints
 from unet_jax.config import Config
 from unet_jax.models import build_model
 from unet_jax.optim import build_optimizer
-from unet_jax.pipeline import Batch
 from unet_jax.step import eval_step, init_state, train_step
 
 
 class JaxLearner:
-    """Trains the Flax network, one jitted step at a time; see `unet_jax.train.Learner`."""
+    """Trains the Flax network, one jitted step at a time; see `unet_jax.loop.Learner`."""
 
     framework = "jax"
 

@@ -2,7 +2,7 @@
 
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from types import FrameType
 from typing import Any, Protocol
@@ -12,8 +12,9 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from unet_jax.batch import Batch
 from unet_jax.metrics import scores
-from unet_jax.pipeline import Batch, Pipeline
+from unet_jax.pipeline import Pipeline
 from unet_jax.run import Run
 from unet_jax.visualize import prediction_panel
 
@@ -42,11 +43,20 @@ class Learner(Protocol):
         """Gives `loss`, `pixels` and `confusion` [C, C] (sums), and class ids [B, H, W]."""
         ...
 
-    def save(self, position: Mapping[str, Any], metrics: Mapping[str, float] | None) -> None: ...
+    def save(self, position: Mapping[str, Any], metrics: Mapping[str, float] | None) -> None:
+        """Saves the state with `position`; as the best one too if its `dice` is the highest.
 
-    def restore(self) -> dict[str, Any] | None: ...
+        `metrics` is None for a state that has not been validated.
+        """
+        ...
 
-    def close(self) -> None: ...
+    def restore(self) -> dict[str, Any] | None:
+        """Goes back to the last saved state, and gives its position; None if there is none."""
+        ...
+
+    def close(self) -> None:
+        """Waits for what is being written."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -70,6 +80,9 @@ class Position:
 class Interrupt:
     """Turns the first Ctrl-C into a request to stop; a second one stops at once."""
 
+    def __init__(self, say: Callable[[str], object]) -> None:
+        self._say = say
+
     def __enter__(self) -> "Interrupt":
         self.requested = False
         self._previous = signal.signal(signal.SIGINT, self._note)
@@ -77,6 +90,7 @@ class Interrupt:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.requested = True
+        self._say("Stopping after this step; Ctrl-C again stops at once, unsaved.")
         signal.signal(signal.SIGINT, self._previous)
 
     def __exit__(self, *exception: object) -> None:
@@ -98,17 +112,30 @@ class Trainer:
         """
         self.learner, self.pipeline, self.run, self.epochs = learner, pipeline, run, epochs
         self.position = Position()
-        self.started = started
+        self.started, self.earlier = started, 0.0
         self.first_step: float | None = None
         self.trained_images, self.trained_seconds = 0, 0.0
         self.console = Console()
 
     def resume(self) -> None:
-        """Restores the last checkpoint, if there is one, and forgets what was recorded since."""
+        """Restores the last checkpoint, and forgets what was recorded since.
+
+        Raises:
+          ValueError: There is none, though epochs were finished.
+        """
         restored = self.learner.restore()
         if restored is not None:
             self.position = Position(**restored)
+            self.earlier = self.position.seconds
+        elif len(self.run.records) > 1:  # The first record is written before the first checkpoint.
+            raise ValueError(
+                f"--resume: {self.run.checkpoints} holds no checkpoint of {self.learner.framework}"
+            )
         self.run.rewind(self.position.epoch)
+
+    @property
+    def finished(self) -> bool:
+        return self.position.epoch >= self.epochs
 
     def fit(self) -> bool:
         """Trains to the end, or until Ctrl-C; either way the last state is saved.
@@ -116,7 +143,7 @@ class Trainer:
         Returns:
           Whether the end was reached.
         """
-        with Interrupt() as interrupt, self._progress() as bar:
+        with Interrupt(self.console.print) as interrupt, self._progress() as bar:
             done = self.position.epoch * self.pipeline.steps + self.position.batch
             total = self.epochs * self.pipeline.steps
             task = bar.add_task("", total=total, completed=done, loss="", speed="")
@@ -130,7 +157,7 @@ class Trainer:
                 result = self._validate()
                 self._spend(begun)
                 self._finish_epoch(result)
-        return self.position.epoch >= self.epochs
+        return self.finished
 
     def _train_epoch(self, bar: Progress, task: Any, interrupt: Interrupt) -> None:
         """Trains from `position` to the end of its epoch, or until interrupted."""
@@ -226,7 +253,8 @@ class Trainer:
             "framework": self.learner.framework,
             "device": self.learner.device,
             "parameters": self.learner.parameters,
-            "wall_seconds": round(self.position.seconds, 2),
+            "wall_seconds": round(self.earlier + time.monotonic() - self.started, 2),
+            "training_seconds": round(self.position.seconds, 2),
             "images_per_second": speed and round(speed, 2),
             "seconds_to_first_step": self.first_step and round(self.first_step, 2),
         }

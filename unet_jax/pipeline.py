@@ -2,30 +2,17 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import grain
 import numpy as np
 
+from unet_jax.batch import Batch
 from unet_jax.config import DataConfig
 from unet_jax.datasets import DataError, PairBuilder, class_names
 
-READ = grain.ReadOptions(num_threads=2, prefetch_buffer_size=16)
+READ = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)  # In batches.
 Record = dict[str, np.ndarray]
-
-
-class Batch(NamedTuple):
-    """Samples as they go to the device.
-
-    Attributes:
-      image: uint8 [B, H, W, 3].
-      mask: uint8 [B, H, W] of class ids.
-      valid: bool [B]; False for the padding of a last batch.
-    """
-
-    image: np.ndarray
-    mask: np.ndarray
-    valid: np.ndarray
 
 
 @dataclass(frozen=True)

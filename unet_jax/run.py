@@ -60,7 +60,9 @@ class Run:
         self._write_atomically(workdir / "config.yaml", dump(config))
         self.records: list[dict[str, Any]] = []
         if self._metrics.exists():
-            self.records = [json.loads(line) for line in self._metrics.read_text().splitlines()]
+            lines = self._metrics.read_text().splitlines(keepends=True)
+            # A process killed while writing leaves half a line; its epoch will come again.
+            self.records = [json.loads(line) for line in lines if line.endswith("\n")]
         self._events = Events(workdir / "events")
 
     def rewind(self, epoch: int) -> None:
@@ -69,12 +71,19 @@ class Run:
         self._write_atomically(self._metrics, "".join(_line(r) for r in self.records))
 
     def split(self, pipeline: Pipeline) -> None:
-        """Writes `split.json`: the names of the samples on either side."""
+        """Writes `split.json`: the names of the samples on either side.
+
+        Raises:
+          ValueError: The run to go on with was split otherwise, so the data has changed.
+        """
         names = {
             "train": [pipeline.names[i] for i in pipeline.split.train],
             "validation": [pipeline.names[i] for i in pipeline.split.validation],
         }
-        self._write_atomically(self.workdir / "split.json", json.dumps(names, indent=1))
+        path = self.workdir / "split.json"
+        if path.exists() and json.loads(path.read_text()) != names:
+            raise ValueError(f"--resume: the data is not what {path} lists; was it changed?")
+        self._write_atomically(path, json.dumps(names, indent=1))
 
     def step(self, step: int, values: Mapping[str, float]) -> None:
         """Adds a training step's scalars to the TensorBoard events."""

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
+from unet_jax.batch import Batch
 from unet_jax.losses import pixel_loss
 from unet_jax.metrics import confusion_counts, predict_classes
-from unet_jax.pipeline import Batch
 
 Metrics = dict[str, jax.Array]
 Normalisation = tuple[tuple[float, ...], tuple[float, ...]]

@@ -3,15 +3,16 @@
 import logging
 import time
 from collections.abc import Callable
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 from rich.console import Console
-from rich.markup import escape
 
 from unet_jax.cli import RunOptions, fail
 from unet_jax.config import Config
-from unet_jax.datasets import DataError, class_names, open_dataset
+from unet_jax.datasets import class_names, open_dataset
 from unet_jax.loop import Learner, Trainer
 from unet_jax.pipeline import Pipeline, num_logits
 from unet_jax.run import Run
@@ -47,6 +48,7 @@ def train(
     """
     logging.getLogger("absl").setLevel(logging.ERROR)
     console = Console()
+    say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
     classes = class_names(config.data)
     if options.dry_run:
         console.print(describe(config, num_logits(classes)))
@@ -55,10 +57,12 @@ def train(
     try:
         builder = open_dataset(config.data)
         pipeline = Pipeline(builder, config.data, config.train.batch_size, config.train.seed)
-        run = Run(workdir, config, resume=options.resume)
-    except (DataError, ValueError) as error:
+        run = Run(workdir.expanduser(), config, resume=options.resume)
+        run.split(pipeline)
+    except (ValueError, OSError) as error:
         fail(str(error))
-    run.split(pipeline)
+    except KeyboardInterrupt:
+        return INTERRUPTED
     learner = make_learner(
         config,
         num_classes=num_logits(classes),
@@ -66,34 +70,30 @@ def train(
         total_steps=config.train.epochs * pipeline.steps,
         folder=run.checkpoints,
     )
-    console.print(
+    say(
         f"{len(pipeline.split.train)} training and {len(pipeline.split.validation)} validation "
         f"images, {config.data.size[0]}×{config.data.size[1]}; {learner.parameters:,} parameters; "
-        f"{learner.device}; writing to {escape(str(workdir))}",
-        highlight=False,
-        soft_wrap=True,
+        f"{learner.device}; writing to {run.workdir}"
     )
-    trainer = Trainer(learner, pipeline, run, config.train.epochs, started)
-    if options.resume:
-        trainer.resume()
-    finished = trainer.fit()
-    learner.close()
-    run.close()
-    if not finished:
-        console.print(
-            f"[yellow]Interrupted[/] and saved after step {learner.step}. "
-            f"Go on with: --resume --workdir {escape(str(workdir))}",
-            soft_wrap=True,
-        )
-        return INTERRUPTED
-    summary = run.summary(trainer.facts())
+    with closing(run), closing(learner):
+        trainer = Trainer(learner, pipeline, run, config.train.epochs, started)
+        if options.resume:
+            try:
+                trainer.resume()
+            except ValueError as error:
+                fail(str(error))
+            if trainer.finished:
+                say(f"All {config.train.epochs} epochs are trained; nothing is left to do.")
+                return 0
+        if not trainer.fit():
+            say(f"Saved after step {learner.step}. Go on with: --resume --workdir {run.workdir}")
+            return INTERRUPTED
+        summary = run.summary(trainer.facts())
     best = summary["best"]
-    console.print(
-        f"[bold green]Best: epoch {best['epoch']}, Dice {best['dice']:.4f}, IoU {best['iou']:.4f}, "
-        f"accuracy {best['accuracy']:.4f}[/] after {summary['wall_seconds']:.0f} s; "
-        f"pictures in {escape(str(workdir / 'predictions'))}, "
-        f"curves in {escape(str(workdir / 'curves.png'))}",
-        highlight=False,
-        soft_wrap=True,
+    say(
+        f"Best: epoch {best['epoch']}, Dice {best['dice']:.4f}, IoU {best['iou']:.4f}, "
+        f"accuracy {best['accuracy']:.4f}, in {summary['wall_seconds']:.0f} s; pictures in "
+        f"{run.workdir / 'predictions'}, curves in {run.workdir / 'curves.png'}",
+        style="bold green",
     )
     return 0

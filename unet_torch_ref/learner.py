@@ -14,7 +14,7 @@ from unet_torch_ref.step import Batch, Normalisation, eval_step, train_step
 
 
 class TorchLearner:
-    """Trains the twin, eagerly and in channels-last memory; see `unet_jax.train.Learner`."""
+    """Trains the twin, eagerly and in channels-last memory; see `unet_jax.loop.Learner`."""
 
     framework = "torch"
 

@@ -18,6 +18,7 @@ from unet_jax.datasets.builder import DataError, PairBuilder, Sample
 COMPETITION = "carvana-image-masking-challenge"
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 MASK_SUFFIXES = (".gif", ".png")
+AHEAD = 64  # Samples in memory at once.
 
 
 class Pair(NamedTuple):
@@ -54,11 +55,12 @@ class Carvana(PairBuilder):
     def samples(self) -> Iterator[Sample]:
         problems = []
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for result in pool.map(self._load, self.pairs):
-                if isinstance(result, Sample):
-                    yield result
-                else:
-                    problems.append(result)
+            for start in range(0, len(self.pairs), AHEAD):
+                for result in pool.map(self._load, self.pairs[start : start + AHEAD]):
+                    if isinstance(result, Sample):
+                        yield result
+                    else:
+                        problems.append(result)
         if problems:
             raise DataError.listing(f"{len(problems)} Carvana files cannot be used:", problems)
 

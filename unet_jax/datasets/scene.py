@@ -93,7 +93,7 @@ class Body:
 
 
 def random_bodies(rng: Generator, width: float, height: float) -> list[Body]:
-    """Draws three to seven objects, the furthest from the viewer first."""
+    """Draws two to five objects, the furthest from the viewer first."""
     count = int(rng.integers(2, 6))
     labels = np.concatenate([1 + rng.permutation(len(CLASSES) - 1) for _ in range(2)])[:count]
     sizes = np.sort(rng.uniform(0.16, 0.3, count))[::-1]  # Small ones in front: none is buried.
