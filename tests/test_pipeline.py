@@ -235,11 +235,11 @@ def test_pictures_are_validation_samples_spread_over_the_set(
     count: int, batch_size: int, numbered: PairBuilder
 ):
     pipeline = serve(numbered, batch_size=batch_size)
-    batch = pipeline.pictures(count)
-    assert batch.image.shape == (batch_size, HEIGHT, WIDTH, 3)
-    shown = numbers(iter([batch]))
-    assert shown == numbers(iter([pipeline.pictures(count)]))
-    assert len(shown) == len(set(shown)) == min(count, batch_size, len(pipeline.split.validation))
+    for batch in pipeline.pictures(count):
+        assert batch.image.shape == (batch_size, HEIGHT, WIDTH, 3)
+    shown = numbers(pipeline.pictures(count))
+    assert shown == numbers(pipeline.pictures(count))
+    assert len(shown) == len(set(shown)) == min(count, len(pipeline.split.validation))
     assert shown[0] == pipeline.split.validation[0]
     assert set(shown) <= set(pipeline.split.validation)
     if count > 1:
@@ -266,7 +266,7 @@ def test_overfit_on_more_than_there_is_takes_all(numbered: PairBuilder):
 @pytest.mark.parametrize("binary", [False, True], ids=["all classes", "binary"])
 def test_binary_merges_the_objects(binary: bool, numbered: PairBuilder):
     pipeline = serve(numbered, binary=binary)
-    batches = [*pipeline.train(0), *pipeline.validation(), pipeline.pictures(2)]
+    batches = [*pipeline.train(0), *pipeline.validation(), *pipeline.pictures(2)]
     for batch in batches:
         label = batch.image[..., 1] % 6
         expected = (label > 0) if binary else label

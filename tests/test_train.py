@@ -324,7 +324,7 @@ def test_validation_scores_are_those_of_the_predictions(
     builder = open_dataset(config)
     names = json.loads((record.workdir / "split.json").read_text())["validation"]
     truth = np.stack([builder.records()[builder.names().index(n)]["mask"] for n in names])
-    per_epoch = 3  # Two batches of the validation set, and one of pictures.
+    per_epoch = 4  # Two batches of the validation set, and two of pictures.
     assert len(record.evaluated) == per_epoch * EPOCHS
     for epoch, metrics in enumerate(record.metrics()):
         batches = record.evaluated[per_epoch * epoch :][:2]

@@ -235,12 +235,16 @@ class Trainer:
         )
 
     def _panel(self, record: Mapping[str, Any]) -> Image.Image:
-        batch = self.pipeline.pictures(PICTURES)
-        _, predicted = self.learner.eval_step(batch)
+        rows = []
+        for batch in self.pipeline.pictures(PICTURES):
+            _, predicted = self.learner.eval_step(batch)
+            arrays = (batch.image, batch.mask, np.asarray(predicted))
+            rows.append([array[batch.valid] for array in arrays])
+        images, truth, predicted = (np.concatenate(column) for column in zip(*rows, strict=True))
         return prediction_panel(
-            batch.image[batch.valid],
-            batch.mask[batch.valid],
-            np.asarray(predicted)[batch.valid],
+            images,
+            truth,
+            predicted,
             self.pipeline.palette,
             self.pipeline.classes,
             f"epoch {record['epoch']}    Dice {record['dice']:.4f}    IoU {record['iou']:.4f}",

@@ -100,11 +100,11 @@ class Pipeline:
         """Every validation sample once, in order; the last batch is padded, and says so."""
         return self._in_order(self.split.validation)
 
-    def pictures(self, count: int) -> Batch:
-        """The same few validation samples every time, spread over the set, as one padded batch."""
-        count = min(count, self.batch_size, len(self.split.validation))
+    def pictures(self, count: int) -> Iterator[Batch]:
+        """The same few validation samples every time, spread over the set."""
+        count = min(count, len(self.split.validation))
         places = np.linspace(0, len(self.split.validation) - 1, count).astype(int)
-        return next(self._in_order([self.split.validation[i] for i in places]))
+        return self._in_order([self.split.validation[i] for i in places])
 
     def _in_order(self, indices: list[int]) -> Iterator[Batch]:
         data = grain.MapDataset.source(_Subset(self.records, indices)).map(self._decode)
