@@ -61,10 +61,12 @@ to 2e-13. The smallest fault that the tests inject, one weight by 1 %, shows as 
 FLOAT32 = 2.0
 """JAX's distance to PyTorch's float64 result, as a multiple of PyTorch's own float32 distance.
 
-It holds for each stage as a whole (the root mean square over its tensors, the row "all"). A single
-tensor's distance is one draw of rounding noise, which for a tensor of few entries can be small by
-luck, so there PyTorch's distance counts as no less than that of its worst tensor in the stage; for
-the loss, a mean that errors cancel in, no less than its logits'."""
+It holds for each stage as a whole: the root mean square over its tensors, the row "all"."""
+
+FLOAT32_TENSOR = 4.0
+"""The same for a single tensor, against PyTorch's worst tensor of the stage (for the loss, a mean
+that errors cancel in, against its logits, too). A tensor's distance is one draw of rounding noise:
+of 17 cases, one 12-entry gradient drew 2.5 where two other seeds drew 0.3 and 1.0."""
 
 
 def relative_error(a: np.ndarray, b: np.ndarray) -> float:
@@ -258,7 +260,7 @@ def _float32_limits(own: Mapping[Quantity, float]) -> dict[Quantity, float]:
         worst[stage] = max(worst.get(stage, 0.0), error if np.isfinite(error) else 0.0)
     worst["loss"] = max(worst["loss"], own["train", "logits"])
     worst["parameters"] = PARAMETERS
-    return {(stage, name): FLOAT32 * worst[stage] for stage, name in own}
+    return {(stage, name): FLOAT32_TENSOR * worst[stage] for stage, name in own}
 
 
 def first_divergence(rows: Sequence[Row]) -> Row | None:
