@@ -1,5 +1,6 @@
 """Runs both networks from the same weights on the same batch, and measures how far they part."""
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -35,7 +36,8 @@ class Row(NamedTuple):
     Attributes:
       case, precision: Which comparison; precision is float64 or float32.
       stage, name: Which tensor; layers come in the order in which they run.
-      error: ‖a - b‖ / ‖b‖; infinite where a tensor is missing, misshapen or not finite.
+      error: ‖a - b‖ / ‖b‖ over `DRAWS` batches together; infinite where a tensor is missing,
+        misshapen or not finite.
       limit: The largest error that passes.
     """
 
@@ -50,6 +52,10 @@ class Row(NamedTuple):
     def passed(self) -> bool:
         return self.error <= self.limit
 
+
+DRAWS = 8
+"""Batches. On one, the float32 distance of a tensor of few entries is a single draw of rounding
+noise, by luck several times its usual size; both frameworks' are taken over all of these."""
 
 PARAMETERS = 0.0
 """Weights are carried across without arithmetic, so without error."""
@@ -146,15 +152,17 @@ def run_torch(model: nn.Module, batch: Batch) -> Quantities:
     return found
 
 
-def run_flax(case: Case, variables: Mapping[str, Any], batch: Batch) -> Quantities:
-    """Everything there is to compare, from the JAX side, in the variables' precision."""
+def run_flax(
+    case: Case, variables: Mapping[str, Any], batches: Sequence[Batch]
+) -> list[Quantities]:
+    """Everything there is to compare on each batch, from the JAX side, compiled once."""
     model = build_flax(case.model, case.num_classes)
     variables = jax.tree.map(jnp.asarray, dict(variables))
     params, batch_stats = variables["params"], variables.get("batch_stats", {})
     dtype = jax.tree.leaves(params)[0].dtype
 
     @jax.jit
-    def run(params: Any, batch_stats: Any) -> tuple[Any, ...]:
+    def run(params: Any, batch_stats: Any, batch: Batch) -> tuple[Any, ...]:
         variables = {"params": params, "batch_stats": batch_stats}
         image = jax_step.normalise(jnp.asarray(batch.image), MEAN_STD, dtype)
         _, evaluated = model.apply(variables, image, capture_intermediates=True)
@@ -168,14 +176,17 @@ def run_flax(case: Case, variables: Mapping[str, Any], batch: Batch) -> Quantiti
         stepped = jax_step.loss_and_grads(model, params, batch_stats, batch, MEAN_STD)
         return evaluated["intermediates"], trained["intermediates"], *stepped
 
-    evaluated, trained, gradients, sums, batch_stats = run(params, batch_stats)
-    found: Quantities = {("parameters", n): v for n, v in _by_path(variables)}
-    found |= {("eval", n): v for n, v in _calls(evaluated)}
-    found |= {("train", n): v for n, v in _calls(trained)}
-    found |= {("statistics", n): v for n, v in _by_path({"": batch_stats})}
-    found["loss", "mean loss"] = np.asarray(sums.loss / sums.pixels)
-    found |= {("gradients", n): v for n, v in _by_path({"": gradients})}
-    return found
+    results = []
+    for batch in batches:
+        evaluated, trained, gradients, sums, after = run(params, batch_stats, batch)
+        found: Quantities = {("parameters", n): v for n, v in _by_path(variables)}
+        found |= {("eval", n): v for n, v in _calls(evaluated)}
+        found |= {("train", n): v for n, v in _calls(trained)}
+        found |= {("statistics", n): v for n, v in _by_path({"": after})}
+        found["loss", "mean loss"] = np.asarray(sums.loss / sums.pixels)
+        found |= {("gradients", n): v for n, v in _by_path({"": gradients})}
+        results.append(found)
+    return results
 
 
 def _by_path(tree: Mapping[str, Any]) -> Iterator[tuple[str, np.ndarray]]:
@@ -206,16 +217,17 @@ def compare(
     Returns:
       A row for each tensor, in the order in which they are computed.
     """
-    batch = make_batch(case, seed)
+    batches = [make_batch(case, seed + draw) for draw in range(DRAWS)]
     rows, truth = [], None
     for precision in precisions:
         model = make_torch(case, seed).to(getattr(torch, precision))
         variables = to_flax(torch_state(model), model)
         if change is not None:
             change(variables)
-        ours, theirs = run_flax(case, variables, batch), run_torch(model, batch)
+        ours = run_flax(case, variables, batches)
+        theirs = [run_torch(copy.deepcopy(model), batch) for batch in batches]
         truth = truth or theirs
-        names = [*theirs, *(quantity for quantity in ours if quantity not in theirs)]
+        names = [*theirs[0], *(quantity for quantity in ours[0] if quantity not in theirs[0])]
         # Parameters are compared with PyTorch's own; what follows from them with the truth.
         errors = {
             quantity: _error(ours, theirs if quantity[0] == "parameters" else truth, quantity)
@@ -234,10 +246,14 @@ def compare(
     return rows
 
 
-def _error(side: Quantities, reference: Quantities, quantity: Quantity) -> float:
-    if quantity in side and quantity in reference:
-        return relative_error(side[quantity], reference[quantity])
-    return float("inf")
+def _error(
+    sides: Sequence[Quantities], references: Sequence[Quantities], quantity: Quantity
+) -> float:
+    """The relative error of all batches' tensors together; infinite if a side has none."""
+    if quantity not in sides[0] or quantity not in references[0]:
+        return float("inf")
+    a, b = (np.stack([batch[quantity] for batch in side]) for side in (sides, references))
+    return relative_error(a, b)
 
 
 def _pool(errors: Mapping[Quantity, float], stage: str) -> float:

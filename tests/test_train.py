@@ -570,17 +570,17 @@ def test_unusable_data_is_an_error_message_and_no_run(
 
 @pytest.mark.filterwarnings("error:The given NumPy array is not writable")
 def test_a_tiny_network_learns_four_images(framework: str, launch: Launch, tmp_path: Path):
-    arguments = ("--overfit", "4", "--batch-size", "1", "--epochs", "14", "--binary")
+    arguments = ("--overfit", "4", "--batch-size", "1", "--epochs", "6", "--binary")
     arguments += ("--architecture", "residual", "--channels", "8", "--norm", "group")
     arguments += ("--groups", "4", "--warmup", "0")
     record = launch(framework, tmp_path / "run", *ARGUMENTS, *arguments)
-    assert len(record.trained) == 14 * 4
+    assert len(record.trained) == 6 * 9
     first, *_, last = record.metrics()
-    # Measured 0.57 to 0.60 over two seeds of either framework.
+    # Measured 0.44 to 0.60 over two seeds of either framework.
     assert last["train_loss"] < 0.7 * first["train_loss"]
     share = np.mean(np.concatenate([batch.mask for batch, _ in record.evaluated[:4]]))
     prior = -share * np.log(share) - (1 - share) * np.log(1 - share)
-    # All that can be had without a look at the images is `prior`. Measured 0.49 to 0.65 of it.
+    # All that can be had without a look at the images is `prior`. Measured 0.40 to 0.57 of it.
     assert last["val_loss"] < 0.75 * prior
     assert last["dice"] > first["dice"]
     assert last["dice_per_class"].keys() == {"background", "foreground"}

@@ -62,7 +62,7 @@ class DataConfig:
     """Draws the groups that are held out."""
 
     overfit: Annotated[int, Field(ge=0)] = 0
-    """Train and validate on this many images alone, to see them learnt by heart; 0: off."""
+    """Train and validate on this many images alone, over and over; epochs stay as long. 0: off."""
 
     horizontal_flip: Fraction = 0.5
     """Probability that a training sample is mirrored."""

@@ -1,5 +1,6 @@
 """From prepared records to batches: the same ones for both frameworks, whatever the threads."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -55,7 +56,8 @@ class Pipeline:
     Attributes:
       classes, palette: Name and RGB colour of each class id.
       split: Which samples are trained and validated on.
-      steps: Training batches an epoch; what is left over waits for the next epoch's shuffle.
+      steps: Training batches an epoch; what is left over waits for the next epoch's shuffle. With
+        `overfit`, as many as without, of the few samples over and over.
     """
 
     def __init__(self, builder: PairBuilder, config: DataConfig, batch_size: int, seed: int):
@@ -76,24 +78,25 @@ class Pipeline:
         self.names = builder.names()
         self.records = builder.records()
         self.split = split_groups(builder.groups(), config.val_fraction, config.split_seed)
+        samples = len(self.split.train)
         if config.overfit:
-            # Every sample, every step, unchanged.
             few = self.split.train[: config.overfit]
             self.split, self.flip = Split(few, few), 0.0
             batch_size = min(batch_size, len(few))
         self.batch_size = batch_size
-        self.steps = len(self.split.train) // batch_size
+        self.steps = samples // batch_size
         if not self.steps:
             raise DataError(
-                f"batch_size: {batch_size} is more than the {len(self.split.train)} training images"
+                f"batch_size: {batch_size} is more than the {samples} training images"
             )
 
     def train(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The epoch's batches from number `start` on; only (seed, epoch) decide what is in them."""
         seed = int(np.random.SeedSequence([self.seed, epoch]).generate_state(1)[0])
         data = grain.MapDataset.source(_Subset(self.records, self.split.train)).seed(seed)
-        data = data.shuffle().map(self._decode).random_map(self._augment)
-        batches = data.batch(self.batch_size, drop_remainder=True)[start:]
+        passes = math.ceil(self.steps * self.batch_size / len(self.split.train))
+        data = data.shuffle().repeat(passes).map(self._decode).random_map(self._augment)
+        batches = data.batch(self.batch_size)[start : self.steps]
         return _batches(batches, self.batch_size)
 
     def validation(self) -> Iterator[Batch]:
