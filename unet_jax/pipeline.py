@@ -86,9 +86,7 @@ class Pipeline:
         self.batch_size = batch_size
         self.steps = samples // batch_size
         if not self.steps:
-            raise DataError(
-                f"batch_size: {batch_size} is more than the {samples} training images"
-            )
+            raise DataError(f"batch_size: {batch_size} is more than the {samples} training images")
 
     def train(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The epoch's batches from number `start` on; only (seed, epoch) decide what is in them."""
