@@ -15,8 +15,11 @@ import unet_jax.step as jax_step
 import unet_torch_ref.step as torch_step
 from parity.cases import Case
 from parity.convert import Variables, module_path, to_flax, to_torch
-from unet_jax.batch import Batch
+from unet_jax.augment import normalise as normalise_jax
+from unet_jax.batch import IGNORED, Batch
 from unet_jax.models import build_model as build_flax
+from unet_torch_ref.augment import normalise as normalise_torch
+from unet_torch_ref.batch import to_tensors
 from unet_torch_ref.models import build_model as build_torch
 
 MEAN_STD = ((0.49, 0.47, 0.43), (0.23, 0.24, 0.25))
@@ -82,12 +85,13 @@ def relative_error(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def make_batch(case: Case, seed: int = 0) -> Batch:
-    """Random pixels and classes; of two or more images, the last is padding."""
+    """Random pixels and classes, one in ten ignored; of two or more images, the last is padding."""
     rng = np.random.default_rng(seed)
     height, width = case.size
     classes = max(case.num_classes, 2)
     image = rng.integers(0, 256, (case.batch, height, width, 3), dtype=np.uint8)
     mask = rng.integers(0, classes, (case.batch, height, width), dtype=np.uint8)
+    mask[rng.random(mask.shape) < 0.1] = IGNORED
     valid = np.ones(case.batch, bool)
     valid[1:] = np.arange(1, case.batch) < case.batch - 1
     return Batch(image, mask, valid)
@@ -129,16 +133,15 @@ def run_torch(model: nn.Module, batch: Batch) -> Quantities:
             hooks.append(
                 module.register_forward_hook(lambda m, _, out, label=label: note(label, m, out))
             )
-    tensors = torch_step.Batch(*(torch.from_numpy(array) for array in batch))
+    tensors = to_tensors(batch)
     dtype = next(model.parameters()).dtype
-    image = torch_step.normalise(tensors.image, MEAN_STD, dtype)
+    image = normalise_torch(tensors.image, MEAN_STD, dtype)
 
     found |= {("parameters", n): v for n, v in _by_path(to_flax(torch_state(model), model))}
     with torch.no_grad():
         model.eval()(image)
     stage = "train"
-    loss, pixels = torch_step.summed_loss(model.train()(image), tensors)
-    mean_loss = loss / pixels
+    mean_loss = torch_step.summed_loss(model.train()(image), tensors.mask, tensors.valid).mean
     grads = torch.autograd.grad(mean_loss, list(model.parameters()))
     for hook in hooks:
         hook.remove()
@@ -164,7 +167,7 @@ def run_flax(
     @jax.jit
     def run(params: Any, batch_stats: Any, batch: Batch) -> tuple[Any, ...]:
         variables = {"params": params, "batch_stats": batch_stats}
-        image = jax_step.normalise(jnp.asarray(batch.image), MEAN_STD, dtype)
+        image = normalise_jax(batch.image, MEAN_STD, dtype)
         _, evaluated = model.apply(variables, image, capture_intermediates=True)
         _, trained = model.apply(
             variables,
@@ -173,7 +176,7 @@ def run_flax(
             mutable=["batch_stats", "intermediates"],
             capture_intermediates=True,
         )
-        stepped = jax_step.loss_and_grads(model, params, batch_stats, batch, MEAN_STD)
+        stepped = jax_step.loss_and_grads(model, params, batch_stats, batch, MEAN_STD, IGNORED)
         return evaluated["intermediates"], trained["intermediates"], *stepped
 
     results = []
@@ -183,7 +186,7 @@ def run_flax(
         found |= {("eval", n): v for n, v in _calls(evaluated)}
         found |= {("train", n): v for n, v in _calls(trained)}
         found |= {("statistics", n): v for n, v in _by_path({"": after})}
-        found["loss", "mean loss"] = np.asarray(sums.loss / sums.pixels)
+        found["loss", "mean loss"] = np.asarray(sums.mean)
         found |= {("gradients", n): v for n, v in _by_path({"": gradients})}
         results.append(found)
     return results

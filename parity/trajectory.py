@@ -1,7 +1,7 @@
 """Both frameworks trained from the same weights on the same batches: their losses, step by step."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import chain, count, islice
 from pathlib import Path
@@ -17,10 +17,11 @@ import unet_torch_ref.step as torch_step
 from parity.convert import to_flax
 from unet_jax.batch import Batch
 from unet_jax.config import Config
-from unet_jax.datasets import class_names, open_dataset
+from unet_jax.datasets import open_dataset
 from unet_jax.models import build_model as build_flax
 from unet_jax.optim import build_optimizer as build_optax
 from unet_jax.pipeline import Pipeline, num_logits
+from unet_torch_ref.batch import to_tensors
 from unet_torch_ref.models import build_model as build_torch
 from unet_torch_ref.optim import build_optimizer as build_torch_optimizer
 
@@ -39,17 +40,18 @@ class Trajectory(NamedTuple):
 
 
 def train_both(
-    config: Config, batches: list[Batch], num_classes: int, dtype: torch.dtype
+    config: Config, batches: list[Batch], classes: Sequence[str], dtype: torch.dtype
 ) -> Trajectory:
     """Takes a step on each batch, in each framework, from one set of weights.
 
     Args:
       config: The network and its optimiser; the schedule spans these batches.
       batches: The same for both.
-      num_classes: Channels of the logits.
+      classes: Names of the classes in the masks.
       dtype: Of the parameters and all arithmetic.
     """
-    mean_std = (config.data.mean, config.data.std)
+    mean_std, fill = (config.data.mean, config.data.std), config.augment.fill(len(classes))
+    num_classes = num_logits(classes)
     torch.manual_seed(config.train.seed)
     model = build_torch(
         config.model.architecture, num_classes=num_classes, **config.model.arguments()
@@ -69,6 +71,7 @@ def train_both(
             model=build_flax(config.model, num_classes),
             optimizer=optimizer,
             mean_std=mean_std,
+            fill=fill,
         )
     )
     settings = dataclasses.asdict(config.optim)
@@ -83,8 +86,9 @@ def train_both(
             model,
             torch_optimizer,
             schedule,
-            torch_step.Batch(*(torch.from_numpy(np.ascontiguousarray(a)) for a in batch)),
+            to_tensors(batch),
             mean_std=mean_std,
+            fill=fill,
             clip_norm=clip_norm,
         )
         losses.jax.append(float(ours["loss"] / ours["pixels"]))
@@ -95,12 +99,15 @@ def train_both(
 def curves(config: Config, steps: int) -> dict[str, Trajectory]:
     """Trains both for `steps` steps on the config's data, in float64 and in float32."""
     data = Pipeline(
-        open_dataset(config.data), config.data, config.train.batch_size, config.train.seed
+        open_dataset(config.data),
+        config.data,
+        config.augment,
+        config.train.batch_size,
+        config.train.seed,
     )
     batches = list(islice(chain.from_iterable(map(data.train, count())), steps))
-    classes = num_logits(class_names(config.data))
     return {
-        name: train_both(config, batches, classes, getattr(torch, name))
+        name: train_both(config, batches, data.classes, getattr(torch, name))
         for name in ("float64", "float32")
     }
 

@@ -22,10 +22,17 @@ def main() -> int:
         arguments = config.model.arguments()
         return build_model(config.model.architecture, num_classes=num_classes, **arguments)
 
-    def make_learner(config: Config, *, num_classes: int, **facts: Any) -> TorchLearner:
-        mean_std = (config.data.mean, config.data.std)
-        settings = dataclasses.asdict(config.optim)
-        return TorchLearner(model(config, num_classes), mean_std=mean_std, **settings, **facts)
+    def make_learner(
+        config: Config, *, num_classes: int, classes: int, **facts: Any
+    ) -> TorchLearner:
+        return TorchLearner(
+            model(config, num_classes),
+            mean_std=(config.data.mean, config.data.std),
+            fill=config.augment.fill(classes),
+            classes=classes,
+            **dataclasses.asdict(config.optim),
+            **facts,
+        )
 
     def describe(config: Config, num_classes: int) -> str:
         network = model(config, num_classes)

@@ -8,6 +8,7 @@ import pytest
 
 from unet_jax.cli import RunOptions, parse
 from unet_jax.config import (
+    AugmentConfig,
     Config,
     DataConfig,
     ModelConfig,
@@ -60,12 +61,14 @@ def test_a_preset_is_taken_by_its_name(preset):
 @pytest.mark.parametrize("first", [True, False], ids=["preset-first", "preset-last"])
 def test_a_flag_changes_a_preset_and_nothing_else(spelling, first):
     flags = ["--learning-rate", "0.5", "--channels", "8", "24", "--no-skip", "--size", "64", "32"]
+    flags += ["--rotation", "15", "--scale", "0.8", "1.25"]
     _, config = run(*(spelling + flags if first else flags + spelling))
     start = load("carvana-small")
     assert (start.optim.learning_rate, start.model.skip) != (0.5, False)
     assert config == dataclasses.replace(
         start,
         data=dataclasses.replace(start.data, size=(64, 32)),
+        augment=dataclasses.replace(start.augment, rotation=15, scale=(0.8, 1.25)),
         model=dataclasses.replace(start.model, channels=(8, 24), skip=False),
         optim=dataclasses.replace(start.optim, learning_rate=0.5),
     )
@@ -129,7 +132,7 @@ def test_help_has_a_flag_for_every_setting(capsys):
         run("--help")
     assert stop.value.code == 0
     text = capsys.readouterr().out
-    groups = (RunOptions, DataConfig, ModelConfig, OptimConfig, TrainConfig)
+    groups = (RunOptions, DataConfig, AugmentConfig, ModelConfig, OptimConfig, TrainConfig)
     names = [field.name for group in groups for field in dataclasses.fields(group)]
     flags = {"--" + name.replace("_", "-") for name in names}
     assert len(flags) == len(names), "two settings share a flag"

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from unet_jax.config import (
+    AugmentConfig,
     Config,
     DataConfig,
     ModelConfig,
@@ -20,7 +21,7 @@ from unet_jax.config import (
     presets,
 )
 
-GROUPS = (DataConfig, ModelConfig, OptimConfig, TrainConfig)
+GROUPS = (DataConfig, AugmentConfig, ModelConfig, OptimConfig, TrainConfig)
 
 
 def write(folder: Path, text: str) -> Path:
@@ -53,9 +54,26 @@ CHANGED = Config(
         val_fraction=0.35,
         split_seed=3,
         overfit=2,
-        horizontal_flip=0.25,
+        mask_suffix="_m",
+        description=Path("classes.yaml"),
+        cache="none",
         mean=(0.1, 0.2, 0.3),
         std=(0.4, 0.5, 0.6),
+    ),
+    augment=AugmentConfig(
+        horizontal_flip=0.25,
+        vertical_flip=0.1,
+        rotation=15,
+        scale=(0.75, 1.5),
+        translation=0.05,
+        crop=0.5,
+        crop_ratio=(0.2, 0.9),
+        brightness=0.1,
+        contrast=0.2,
+        saturation=0.3,
+        hue=0.05,
+        gamma=0.4,
+        outside="background",
     ),
     model=ModelConfig(
         architecture="residual",
@@ -73,7 +91,7 @@ CHANGED = Config(
 
 
 def test_every_setting_survives_writing_and_reading(tmp_path):
-    for group in ("data", "model", "optim", "train"):
+    for group in ("data", "augment", "model", "optim", "train"):
         changed, default = (dataclasses.asdict(getattr(c, group)) for c in (CHANGED, Config()))
         kept = [name for name in changed if changed[name] == default[name]]
         assert kept == (["architecture"] if group == "model" else []), "change every setting here"
@@ -182,7 +200,7 @@ def test_plain_takes_no_residual_options():
         pytest.param(
             DataConfig,
             {"dataset": "cats"},
-            "dataset: *'shapes'*'carvana'; got 'cats'",
+            "dataset: *'shapes'*'carvana'*; got 'cats'",
             id="dataset",
         ),
         pytest.param(DataConfig, {"size": (96,)}, "size.1: *required; got (96,)", id="one-side"),
@@ -205,10 +223,58 @@ def test_plain_takes_no_residual_options():
             id="none-held-out",
         ),
         pytest.param(
-            DataConfig,
+            AugmentConfig,
             {"horizontal_flip": 2},
             "horizontal_flip: *less than or equal to 1; got 2",
             id="flip",
+        ),
+        pytest.param(
+            AugmentConfig,
+            {"rotation": 181},
+            "rotation: *less than or equal to 180; got 181",
+            id="rotation",
+        ),
+        pytest.param(
+            AugmentConfig,
+            {"scale": (0, 1)},
+            "scale.0: *greater than 0; got 0",
+            id="zoom-0",
+        ),
+        pytest.param(
+            AugmentConfig,
+            {"scale": (1.5, 0.5)},
+            "scale: (1.5, 0.5) must have the smaller one first",
+            id="zooms-swapped",
+        ),
+        pytest.param(
+            AugmentConfig,
+            {"crop_ratio": (0.5, 1.1)},
+            "crop_ratio.1: *less than or equal to 1; got 1.1",
+            id="crop-too-large",
+        ),
+        pytest.param(
+            AugmentConfig,
+            {"crop_ratio": (0.9, 0.5)},
+            "crop_ratio: (0.9, 0.5) must have the smaller one first",
+            id="crops-swapped",
+        ),
+        pytest.param(
+            AugmentConfig,
+            {"brightness": -0.1},
+            "brightness: *greater than or equal to 0; got -0.1",
+            id="brightness",
+        ),
+        pytest.param(
+            AugmentConfig, {"hue": 0.6}, "hue: *less than or equal to 0.5; got 0.6", id="hue"
+        ),
+        pytest.param(
+            AugmentConfig, {"gamma": 3}, "gamma: *less than or equal to 2; got 3", id="gamma"
+        ),
+        pytest.param(
+            AugmentConfig,
+            {"outside": "zero"},
+            "outside: *'auto', 'ignore' or 'background'; got 'zero'",
+            id="outside",
         ),
         pytest.param(
             DataConfig,

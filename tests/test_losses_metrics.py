@@ -15,6 +15,7 @@ import unet_jax.step
 import unet_torch_ref.losses
 import unet_torch_ref.metrics
 import unet_torch_ref.step
+from unet_jax.batch import IGNORED
 from unet_jax.metrics import scores
 from unet_jax.pipeline import Batch
 
@@ -99,30 +100,114 @@ def test_losses_and_their_gradients_agree(channels):
 # Sums over a batch.
 
 
-def both_sums(logits: np.ndarray, batch: Batch) -> tuple[tuple[float, float], ...]:
-    ours = unet_jax.step.summed_loss(jnp.asarray(logits), batch)
-    tensors = unet_torch_ref.step.Batch(*(torch.from_numpy(array) for array in batch))
-    theirs = unet_torch_ref.step.summed_loss(to_torch(logits), tensors)
-    return tuple((float(loss), float(pixels)) for loss, pixels in (ours, theirs))
+def both_sums(logits: np.ndarray, batch: Batch) -> tuple[tuple[float, float, float], ...]:
+    """Loss, pixels and mean loss."""
+    mask, valid = batch.mask, batch.valid
+    ours = unet_jax.step.summed_loss(jnp.asarray(logits), jnp.asarray(mask), jnp.asarray(valid))
+    theirs = unet_torch_ref.step.summed_loss(
+        to_torch(logits), torch.from_numpy(mask), torch.from_numpy(valid)
+    )
+    return tuple((float(s.loss), float(s.pixels), float(s.mean)) for s in (ours, theirs))
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_padding_images_leave_loss_sums_unchanged(channels):
     logits, batch = random_batch(max(channels, 2), channels)
-    kept = Batch(*(array[batch.valid] for array in batch))
+    kept = Batch(*(array[batch.valid] for array in batch[:3]))
     for padded, alone in zip(
         both_sums(logits, batch), both_sums(logits[batch.valid], kept), strict=True
     ):
         assert padded == pytest.approx(alone, rel=STRICT)
         assert padded[1] == 2 * 5 * 7  # Pixels of the two images that count.
         mean = both_losses(logits[batch.valid], kept.mask)[0].mean()
-        assert padded[0] / padded[1] == pytest.approx(mean, rel=STRICT)
+        assert padded[2] == padded[0] / padded[1] == pytest.approx(mean, rel=STRICT)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_loss_sums_agree(channels):
     ours, theirs = both_sums(*random_batch(max(channels, 2), channels))
     assert ours == pytest.approx(theirs, rel=STRICT)
+
+
+# Ignored pixels.
+
+
+def ignoring_batch(channels: int) -> tuple[np.ndarray, Batch, np.ndarray]:
+    """As `random_batch`, a third of the pixels ignored; and which pixels count."""
+    logits, batch = random_batch(max(channels, 2), channels)
+    ignored = np.random.default_rng(1).random(batch.mask.shape) < 1 / 3
+    mask = np.where(ignored, IGNORED, batch.mask).astype(np.uint8)
+    return logits, batch._replace(mask=mask), batch.valid[:, None, None] & ~ignored
+
+
+def both_mean_gradients(logits: np.ndarray, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+    """Gradients [B, H, W, K] of the mean loss."""
+    mask, valid = jnp.asarray(batch.mask), jnp.asarray(batch.valid)
+    ours = jax.grad(lambda logits: unet_jax.step.summed_loss(logits, mask, valid).mean)
+    leaf = to_torch(logits).requires_grad_()
+    tensors = torch.from_numpy(batch.mask), torch.from_numpy(batch.valid)
+    unet_torch_ref.step.summed_loss(leaf, *tensors).mean.backward()
+    assert leaf.grad is not None
+    return np.asarray(ours(jnp.asarray(logits))), np.moveaxis(leaf.grad.numpy(), 1, -1)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_loss_is_over_the_pixels_that_count(channels):
+    logits, batch, counted = ignoring_batch(channels)
+    expected = both_losses(logits, np.where(counted, batch.mask, 0).astype(np.uint8))[0][counted]
+    for loss, pixels, mean in both_sums(logits, batch):
+        assert pixels == counted.sum() == expected.size
+        assert loss == pytest.approx(expected.sum(), rel=STRICT)
+        assert mean == pytest.approx(expected.mean(), rel=STRICT)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_ignored_pixels_have_no_gradient_and_no_say(channels):
+    logits, batch, counted = ignoring_batch(channels)
+    # Whatever is predicted there, even if it has overflown.
+    infinite = np.where(counted[..., None], logits, np.inf)
+    assert both_sums(infinite, batch) == both_sums(logits, batch)
+    other = np.where(counted[..., None], logits, 1e300)
+    ours, theirs = both_mean_gradients(logits, batch)
+    for gradient, again in zip((ours, theirs), both_mean_gradients(other, batch), strict=True):
+        assert np.all(gradient[~counted] == 0)
+        assert np.array_equal(again, gradient)
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=STRICT)
+
+    def mean(logits: jax.Array) -> jax.Array:
+        mask = jnp.asarray(np.where(counted, batch.mask, 0))
+        return unet_jax.losses.pixel_loss(logits, mask)[counted].mean()
+
+    expected = jax.grad(mean)(jnp.asarray(logits))
+    np.testing.assert_allclose(ours, expected, rtol=0, atol=STRICT)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("why", ["ignored", "padding"])
+def test_a_batch_in_which_nothing_counts_has_loss_0(channels, why):
+    logits, batch = random_batch(max(channels, 2), channels)
+    if why == "ignored":
+        batch = batch._replace(mask=np.full_like(batch.mask, IGNORED))
+    else:
+        batch = batch._replace(valid=np.zeros_like(batch.valid))
+    assert both_sums(logits, batch) == ((0, 0, 0), (0, 0, 0))
+    for gradient in both_mean_gradients(logits, batch):
+        assert np.array_equal(gradient, np.zeros_like(logits))
+
+
+@pytest.mark.parametrize("classes", [2, 3, 150])
+def test_ignored_pixels_leave_counts_unchanged(classes):
+    rng = np.random.default_rng(classes)
+    mask, predicted = rng.integers(0, classes, (2, 3, 16, 16), np.uint8)
+    valid = np.array([True, False, True])
+    counted = valid[:, None, None] & (rng.random(mask.shape) < 0.5)
+    expected = np.zeros((classes, classes), int)
+    np.add.at(expected, (mask[counted], predicted[counted]), 1)
+    ignoring = np.where(counted | ~valid[:, None, None], mask, IGNORED).astype(np.uint8)
+    for counts in both_counts(predicted, ignoring, valid, classes):
+        assert np.array_equal(counts, expected)
+    for counts in both_counts(predicted, np.full_like(mask, IGNORED), valid, classes):
+        assert not counts.any()
 
 
 # Classes from logits.

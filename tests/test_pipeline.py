@@ -1,8 +1,10 @@
-"""What reaches the learner: which samples, in which order, flipped how, whatever the threads."""
+"""What reaches the learner: which samples, in which order, drawn how, whatever the threads."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import grain
 import numpy as np
@@ -10,46 +12,73 @@ import pytest
 import tensorflow_datasets as tfds
 
 from unet_jax import pipeline as pipeline_module
-from unet_jax.config import Config, DataConfig
+from unet_jax.batch import IGNORED
+from unet_jax.config import AugmentConfig, Config, DataConfig
 from unet_jax.datasets import DataError, PairBuilder
-from unet_jax.datasets.builder import Sample
-from unet_jax.pipeline import Batch, Pipeline, num_logits, split_groups
+from unet_jax.datasets.builder import Sample, Source
+from unet_jax.draws import ONE_PIXEL, draw, identity
+from unet_jax.pipeline import Batch, Pipeline, num_logits, published_split, split_groups
 from unet_jax.run import Run
 
 HEIGHT, WIDTH, SAMPLES, BATCH = 4, 7, 23, 4
+NATIVE = (2 * HEIGHT, 3 * WIDTH)
+AUGMENT = {field.name for field in fields(AugmentConfig)}
 
 
 class Numbered(PairBuilder):
-    """Sample n shows n in red and its columns in green; its mask follows from the columns."""
+    """Sample n shows n in red and its columns in green; its mask follows from the columns, but
+    for a last row that is ignored."""
 
     VERSION = tfds.core.Version("1.0.0")
     CLASSES = ("background", "ball", "box", "triangle", "star", "ring")
-    PALETTE = tuple((n, 0, 0) for n in range(6))
 
-    def __init__(self, prepared_dir: Path) -> None:
-        super().__init__(
-            prepared_dir=prepared_dir, size=(HEIGHT, WIDTH), count=SAMPLES, source=["numbered"]
-        )
+    def fingerprint(self) -> Iterable[str]:
+        return ["numbered"]
 
-    def samples(self) -> Iterator[Sample]:
+    def source(self) -> Source:
+        palette = tuple((n, 0, 0) for n in range(6))
+        return Source(self.CLASSES, palette, SAMPLES, self._samples())
+
+    def _samples(self) -> Iterator[Sample]:
         for n in range(SAMPLES):
             image = np.empty((HEIGHT, WIDTH, 3), np.uint8)
             image[..., 0], image[..., 1], image[..., 2] = n, np.arange(WIDTH), 9
+            mask = image[..., 1] % 6
+            mask[-1] = IGNORED
             # Four groups, interleaved: three of 6 samples and one of 5.
-            yield Sample(f"sample_{n}", f"group_{n % 4}", image, image[..., 1] % 6)
+            yield Sample(f"sample_{n}", f"group_{n % 4}", self.split(n), NATIVE, image, mask)
+
+    def split(self, n: int) -> str:
+        return ""
 
 
-@pytest.fixture(scope="session")
-def numbered(tmp_path_factory: pytest.TempPathFactory) -> PairBuilder:
-    builder = Numbered(tmp_path_factory.mktemp("numbered"))
+class Published(Numbered):
+    """The same, with splits of its own."""
+
+    def fingerprint(self) -> Iterable[str]:
+        return ["published"]
+
+    def split(self, n: int) -> str:
+        return ("train", "train", "val", "test")[n % 4]
+
+
+def prepared(kind: type[PairBuilder], folder: Path) -> PairBuilder:
+    builder = kind(DataConfig(prepared_dir=folder, size=(HEIGHT, WIDTH)))
     builder.prepare()
     return builder
 
 
+@pytest.fixture(scope="session")
+def numbered(tmp_path_factory: pytest.TempPathFactory) -> PairBuilder:
+    return prepared(Numbered, tmp_path_factory.mktemp("numbered"))
+
+
 def serve(
-    builder: PairBuilder, batch_size: int = BATCH, seed: int = 0, **settings: object
+    builder: PairBuilder, batch_size: int = BATCH, seed: int = 0, **settings: Any
 ) -> Pipeline:
-    return Pipeline(builder, DataConfig(**settings), batch_size, seed)  # type: ignore[arg-type]
+    augment = {name: settings.pop(name) for name in [*settings] if name in AUGMENT}
+    data = DataConfig(size=(HEIGHT, WIDTH), **settings)
+    return Pipeline(builder, data, AugmentConfig(**augment), batch_size, seed)
 
 
 def numbers(batches: Iterator[Batch]) -> list[int]:
@@ -58,15 +87,21 @@ def numbers(batches: Iterator[Batch]) -> list[int]:
 
 
 def flipped(batch: Batch) -> list[bool]:
-    """For each image, whether its columns run backwards; they run either way."""
-    columns = batch.image[:, 0, :, 1].astype(int)
-    forwards = (columns == np.arange(WIDTH)).all(axis=1)
-    assert (forwards | (columns == np.arange(WIDTH)[::-1]).all(axis=1)).all()
-    return (~forwards).tolist()
+    """For each image, whether it is to be mirrored; nothing else is drawn."""
+    if batch.geometry is None:
+        return [False] * len(batch.valid)
+    backwards = batch.geometry[:, 0, 0] < 0
+    mirror = np.array([[-1, 0, WIDTH - 1], [0, 1, 0]]) * ONE_PIXEL
+    expected = np.where(backwards[:, None, None], mirror, identity().geometry)
+    np.testing.assert_array_equal(batch.geometry, expected)
+    return backwards.tolist()
 
 
 def equal(first: list[Batch], second: list[Batch]) -> bool:
-    return [[a.tobytes() for a in b] for b in first] == [[a.tobytes() for a in b] for b in second]
+    def contents(batches: list[Batch]) -> list[list[bytes | None]]:
+        return [[None if a is None else np.asarray(a).tobytes() for a in b] for b in batches]
+
+    return contents(first) == contents(second)
 
 
 GROUPS = [f"car_{n // 3}" for n in np.random.default_rng(0).permutation(60)]
@@ -116,8 +151,8 @@ def test_the_split_is_recorded(numbered: PairBuilder, tmp_path: Path):
     for side in ("train", "validation"):
         served = numbers(pipeline.validation()) if side == "validation" else pipeline.split.train
         assert recorded[side] == [f"sample_{n}" for n in served]
-    assert sorted(recorded["train"] + recorded["validation"]) == sorted(numbered.names())
-    group = dict(zip(numbered.names(), numbered.groups(), strict=True))
+    assert sorted(recorded["train"] + recorded["validation"]) == sorted(numbered.facts.names)
+    group = dict(zip(numbered.facts.names, numbered.facts.groups, strict=True))
     assert not {group[n] for n in recorded["train"]} & {group[n] for n in recorded["validation"]}
 
 
@@ -224,7 +259,7 @@ def test_every_validation_sample_comes_once(batch_size: int, numbered: PairBuild
         assert batch.image.shape == (batch_size, HEIGHT, WIDTH, 3)
         assert batch.mask.shape == (batch_size, HEIGHT, WIDTH)
         assert batch.valid.shape == (batch_size,)
-        assert not any(flipped(Batch(*(array[batch.valid] for array in batch))))
+        assert batch.geometry is batch.colour is None
     assert all(batch.valid.all() for batch in batches[:-1])
     left = len(expected) - batch_size * (len(batches) - 1)
     assert batches[-1].valid.tolist() == [True] * left + [False] * (batch_size - left)
@@ -268,34 +303,80 @@ def test_overfit_on_more_than_there_is_takes_all(numbered: PairBuilder):
 
 
 @pytest.mark.parametrize("binary", [False, True], ids=["all classes", "binary"])
-def test_binary_merges_the_objects(binary: bool, numbered: PairBuilder):
+@pytest.mark.parametrize("held", [False, True], ids=["from disk", "held"])
+def test_binary_merges_the_objects(held: bool, binary: bool, numbered: PairBuilder):
     pipeline = serve(numbered, binary=binary)
-    batches = [*pipeline.train(0), *pipeline.validation(), *pipeline.pictures(2)]
-    for batch in batches:
+    if held:
+        pipeline.hold()
+    for batch in [*pipeline.train(0), *pipeline.validation(), *pipeline.pictures(2)]:
         label = batch.image[..., 1] % 6
         expected = (label > 0) if binary else label
+        expected = np.where(np.arange(HEIGHT)[:, None] == HEIGHT - 1, IGNORED, expected)
         np.testing.assert_array_equal(batch.mask[batch.valid], expected[batch.valid])
         assert batch.mask.dtype == np.uint8
-    assert pipeline.classes == (("background", "foreground") if binary else Numbered.CLASSES)
+    assert pipeline.classes == (["background", "foreground"] if binary else [*Numbered.CLASSES])
     assert len(pipeline.palette) == len(pipeline.classes)
     assert num_logits(pipeline.classes) == (1 if binary else 6)
 
 
 @pytest.mark.parametrize(("probability", "low", "high"), [(0, 0, 0), (0.5, 0.3, 0.7), (1, 1, 1)])
-def test_flips_are_as_frequent_as_asked_and_mirror_both(
+def test_flips_are_as_frequent_as_asked(
     probability: float, low: float, high: float, numbered: PairBuilder
 ):
     pipeline = serve(numbered, horizontal_flip=probability)
-    flips = []
-    for epoch in range(10):
-        for batch in pipeline.train(epoch):
-            flips += flipped(batch)
-            # Of 7 columns, 0 and 6 share a class and all others differ, so that a mask left
-            # behind shows.
-            np.testing.assert_array_equal(batch.mask, batch.image[..., 1] % 6)
+    flips = [f for epoch in range(10) for batch in pipeline.train(epoch) for f in flipped(batch)]
     # 150 flips or more at 0.5: 0.3 and 0.7 are five standard deviations away.
     assert len(flips) >= 150
     assert low <= np.mean(flips) <= high
+
+
+def test_what_is_not_drawn_is_left_out(numbered: PairBuilder):
+    for batch in serve(numbered, horizontal_flip=0).train(0):
+        assert batch.geometry is None
+        assert batch.colour is None
+    for batch in serve(numbered, horizontal_flip=0, hue=0.1).train(0):
+        assert batch.geometry is None
+        assert batch.colour is not None
+
+
+def test_draws_are_those_of_seed_epoch_and_sample(numbered: PairBuilder):
+    augment = AugmentConfig(rotation=20, crop=0.5, gamma=0.2)
+    pipeline = Pipeline(numbered, DataConfig(size=(HEIGHT, WIDTH)), augment, BATCH, 7)
+    for batch in pipeline.train(epoch=3):
+        assert batch.geometry is not None
+        assert batch.colour is not None
+        for place, index in enumerate(numbers(iter([batch]))):
+            drawn = draw(augment, seed=7, epoch=3, index=index, size=(HEIGHT, WIDTH), native=NATIVE)
+            np.testing.assert_array_equal(batch.geometry[place], drawn.geometry)
+            np.testing.assert_array_equal(batch.colour[place], drawn.colour)
+
+
+@pytest.mark.parametrize("place", ["host", "device"])
+def test_where_the_set_lies_changes_nothing(place: str, numbered: PairBuilder):
+    settings = {"rotation": 20, "hue": 0.1, "batch_size": 5}
+    on_disk, elsewhere = serve(numbered, **settings), serve(numbered, **settings)
+    held = elsewhere.hold()
+    if place == "device":
+        elsewhere.fetch_by(lambda index: (held.image[index], held.mask[index]))
+    assert equal(list(elsewhere.train(epoch=1)), list(on_disk.train(epoch=1)))
+    assert equal(list(elsewhere.pictures(3)), list(on_disk.pictures(3)))
+    for ours, theirs in zip(elsewhere.validation(), on_disk.validation(), strict=True):
+        np.testing.assert_array_equal(ours.valid, theirs.valid)
+        np.testing.assert_array_equal(ours.image[ours.valid], theirs.image[theirs.valid])
+        np.testing.assert_array_equal(ours.mask[ours.valid], theirs.mask[theirs.valid])
+
+
+def test_the_publishers_split_is_kept(tmp_path: Path):
+    split = serve(prepared(Published, tmp_path), split_seed=3).split
+    assert split.train == [n for n in range(SAMPLES) if n % 4 in (0, 1)]
+    assert split.validation == [n for n in range(SAMPLES) if n % 4 == 2]
+
+
+def test_without_the_publishers_validation_it_is_drawn_from_the_training_samples():
+    splits, groups = ["train", "test", "train", "train"], ["a", "b", "c", "d"]
+    split = published_split(splits, groups, DataConfig(val_fraction=0.3))
+    assert sorted(split.train + split.validation) == [0, 2, 3]
+    assert len(split.validation) == 1
 
 
 def test_a_batch_larger_than_the_training_set_is_refused(numbered: PairBuilder):

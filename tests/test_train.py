@@ -263,6 +263,7 @@ def test_summary(framework: str, reference: Callable[[str], Record]):
     assert summary["training_seconds"] == last["seconds"] > 0
     assert summary["wall_seconds"] > summary["training_seconds"]  # Start-up and saving, too.
     assert summary["images_per_second"] > 0
+    assert 0 < summary["data_wait"] < 1
     assert summary["seconds_to_first_step"] > 0
     assert summary["device"].split(":")[0] in ("cpu", "gpu", "tpu", "cuda")
     versions = summary["versions"]
@@ -308,9 +309,9 @@ def test_split_names_what_was_validated(framework: str, reference: Callable[[str
     record = reference(framework)
     split = json.loads((record.workdir / "split.json").read_text())
     builder = open_dataset(load(record.workdir / "config.yaml").data)
-    masks = [builder.records()[builder.names().index(n)]["mask"] for n in split["validation"]]
+    masks = [builder.records()[builder.facts.names.index(n)]["mask"] for n in split["validation"]]
     assert (len(split["train"]), len(split["validation"])) == (9, 3)
-    assert sorted(split["train"] + split["validation"]) == builder.names()
+    assert sorted(split["train"] + split["validation"]) == sorted(builder.facts.names)
     served = [m for batch, _ in record.evaluated[:2] for m in batch.mask[batch.valid]]
     np.testing.assert_array_equal(served, masks)
 
@@ -323,7 +324,7 @@ def test_validation_scores_are_those_of_the_predictions(
     config = load(record.workdir / "config.yaml").data
     builder = open_dataset(config)
     names = json.loads((record.workdir / "split.json").read_text())["validation"]
-    truth = np.stack([builder.records()[builder.names().index(n)]["mask"] for n in names])
+    truth = np.stack([builder.records()[builder.facts.names.index(n)]["mask"] for n in names])
     per_epoch = 4  # Two batches of the validation set, and two of pictures.
     assert len(record.evaluated) == per_epoch * EPOCHS
     for epoch, metrics in enumerate(record.metrics()):
@@ -373,6 +374,16 @@ def test_validation_loss_is_the_mean_over_the_validation_pixels(
     loss = -np.take_along_axis(likelihood, masks[..., None].astype(int), axis=-1).mean()
     # The run sums 1,152 pixels in single precision, and fuses operations differently.
     assert record.metrics()[-1]["val_loss"] == pytest.approx(loss, rel=1e-5)
+
+
+@pytest.mark.parametrize("place", ["none", "device"])
+def test_where_the_data_lies_changes_no_bit(
+    place: str, framework: str, launch: Launch, reference: Callable[[str], Record], tmp_path: Path
+):
+    # The reference has it in host memory: `auto` on a CPU.
+    record = launch(framework, tmp_path / "run", *ARGUMENTS, "--cache", place)
+    assert state(record.learner) == state(reference(framework).learner)
+    assert record.metrics() == reference(framework).metrics()
 
 
 def test_both_learners_get_the_same_batches(reference: Callable[[str], Record]):
@@ -563,7 +574,7 @@ def test_unusable_data_is_an_error_message_and_no_run(
         launch(framework, tmp_path / "run", "--dataset", "carvana", "--data-dir", str(place))
     assert stop.value.code == 2
     error = capsys.readouterr().err
-    assert error.startswith("error: no Carvana data: looked for train/ or train.zip")
+    assert error.startswith("error: no Carvana data: looked for train, train_masks; or")
     assert str(place) in error
     assert not (tmp_path / "run").exists()
 
@@ -605,6 +616,7 @@ def save_torch(folder: Path, steps: Sequence[tuple[int, float]]) -> None:
         warmup=0.0,
         clip_norm=1.0,
         mean_std=((0.0,), (1.0,)),
+        fill=0,
         classes=2,
         total_steps=9,
         folder=folder,

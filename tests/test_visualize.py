@@ -1,4 +1,4 @@
-"""Pictures of a run: every cell shows what its column says, pixel for pixel."""
+"""Pictures of data and runs: every cell shows what it says, pixel for pixel."""
 
 import colorsys
 from collections.abc import Sequence
@@ -8,22 +8,26 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unet_jax.visualize import WRONG, overlay, plot_curves, prediction_panel
+from unet_jax.datasets import IGNORED
+from unet_jax.sheet import GAP, LINE, SWATCH
+from unet_jax.visualize import WRONG, contact_sheet, overlay, plot_curves, prediction_panel
 
 PALETTE = ((24, 28, 36), (255, 176, 32), (40, 120, 255))
 CLASSES = ("background", "car", "bus")
 COLUMNS = ("image", "truth", "prediction", "mistakes")
-GAP, TOP = 8, 62  # Of the panel: between cells, and above the first.
+TOP = 2 * GAP + 2 * LINE  # Of a panel's first row.
+MANY = [[1 + n, 254 - n, 7 * n % 256] for n in range(150)]
 
 
 def samples(count: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Images, masks, and predictions that are wrong in about a third of the pixels."""
+    """Images, masks of which a tenth is ignored, and predictions, a third of them wrong."""
     rng = np.random.default_rng(0)
     # No channel can be mistaken for `WRONG` or the palette.
     images = rng.integers(60, 200, (count, height, width, 3), dtype=np.uint8)
     truth = rng.integers(0, 3, (count, height, width), dtype=np.uint8)
     wrong = rng.random(truth.shape) < 0.3
     predicted = np.where(wrong, (truth + rng.integers(1, 3, truth.shape)) % 3, truth)
+    truth[rng.random(truth.shape) < 0.1] = IGNORED
     return images, truth, predicted.astype(np.int32)
 
 
@@ -40,59 +44,65 @@ def cell(panel: Image.Image, row: int, column: int, height: int, width: int) -> 
     return small
 
 
-def tinted(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """What `overlay` promises, one pixel after another."""
+def tinted(image: np.ndarray, mask: np.ndarray, alpha: float = 0.5) -> np.ndarray:
+    """What `overlay` promises where nothing is ignored, one pixel after another."""
     expected = np.empty(image.shape)
     for place in np.ndindex(*mask.shape):
-        if mask[place]:
-            expected[place] = 0.45 * image[place] + 0.55 * np.array(PALETTE[mask[place]])
-        else:
-            expected[place] = 0.6 * image[place]
+        if mask[place] != IGNORED:
+            expected[place] = (1 - alpha) * image[place] + alpha * np.array(PALETTE[mask[place]])
     return expected
 
 
-@pytest.mark.parametrize(("count", "height", "width"), [(3, 16, 24), (1, 9, 250), (2, 40, 17)])
-def test_panel_cells(count: int, height: int, width: int):
-    images, truth, predicted = samples(count, height, width)
-    panel = prediction_panel(images, truth, predicted, PALETTE, CLASSES, "epoch 1")
-    for row in range(count):
-        cells = [cell(panel, row, column, height, width) for column in range(len(COLUMNS))]
-        np.testing.assert_array_equal(cells[0], images[row])
-        for shown, mask in ((cells[1], truth[row]), (cells[2], predicted[row])):
-            # A colour is cut to a whole number: up to one below.
-            np.testing.assert_allclose(shown, tinted(images[row], mask) - 0.5, rtol=0, atol=0.51)
-        wrong = truth[row] != predicted[row]
-        np.testing.assert_array_equal((cells[3] == WRONG).all(axis=-1), wrong)
-        dark = 0.6 * images[row][~wrong]
-        np.testing.assert_allclose(cells[3][~wrong], dark - 0.5, rtol=0, atol=0.51)
+def assert_close(shown: np.ndarray, expected: np.ndarray) -> None:
+    """Equal, but that a colour is cut to a whole number: up to one below."""
+    np.testing.assert_allclose(shown, expected - 0.5, rtol=0, atol=0.51)
 
 
-def test_a_perfect_prediction_shows_no_mistake():
-    images, truth, _ = samples(1, 16, 24)
-    panel = prediction_panel(images, truth, truth, PALETTE, CLASSES, "")
-    assert not (cell(panel, 0, 3, 16, 24) == WRONG).all(axis=-1).any()
+def legend(picture: Image.Image, lines: int = 1) -> set[tuple[int, ...]]:
+    """All colours in the last lines of a picture."""
+    pixels = np.asarray(picture)[-lines * LINE - GAP :].reshape(-1, 3)
+    return {tuple(colour) for colour in np.unique(pixels, axis=0).tolist()}
 
 
-def test_rows_need_as_many_masks_as_images():
-    images, truth, predicted = samples(2, 8, 8)
-    with pytest.raises(ValueError, match="zip"):
-        prediction_panel(images, truth, predicted[:1], PALETTE, CLASSES, "")
+# Overlays.
 
 
-def test_legend_names_every_class_but_the_background():
-    images, truth, predicted = samples(1, 16, 24)
-    panel = prediction_panel(images, truth, predicted, PALETTE, CLASSES, "")
-    legend = np.asarray(panel)[-30:].reshape(-1, 3)
-    colours = {tuple(int(v) for v in colour) for colour in np.unique(legend, axis=0)}
-    assert {*PALETTE[1:], WRONG} <= colours
-    assert PALETTE[0] not in colours
+@pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
+def test_overlay_blends_by_alpha(alpha: float):
+    (image, *_), (mask, *_), _ = samples(1, 12, 20)
+    shown = overlay(image, mask, PALETTE, alpha=alpha)
+    assert shown.dtype == np.uint8
+    known = mask != IGNORED
+    assert_close(shown[known], tinted(image, mask, alpha)[known])
 
 
-def test_overlay_only_darkens_the_background():
+def test_overlay_takes_lists_and_wide_integers():
+    (image, *_), (mask, *_), _ = samples(1, 12, 20)
+    lists = [list(colour) for colour in PALETTE]
+    np.testing.assert_array_equal(
+        overlay(image, mask.astype(np.int32), lists), overlay(image, mask, PALETTE)
+    )
+
+
+def test_overlay_hatches_what_is_ignored_in_grey():
+    image = np.random.default_rng(0).integers(0, 256, (24, 24, 3), dtype=np.uint8)
+    mask = np.zeros(image.shape[:2], np.uint8)
+    mask[:, 12:] = IGNORED
+    ignored = overlay(image, mask, PALETTE)[:, 12:]
+    assert (ignored == ignored[..., :1]).all()
+    light = ignored[..., 0] > 105
+    # Light and dark alternate along rows and columns, and are parted by more than the image is.
+    assert light.any(axis=0).all()
+    assert light.any(axis=1).all()
+    assert 0.2 < light.mean() < 0.5
+    assert ignored[..., 0][~light].max() <= 94
+
+
+def test_overlay_only_darkens_under_a_dark_class():
     image = np.random.default_rng(0).integers(0, 256, (12, 20, 3), dtype=np.uint8)
     mask = np.zeros(image.shape[:2], np.uint8)
     mask[:, 10:] = 1
-    shown = overlay(image, mask, PALETTE)
+    shown = overlay(image, mask, ((0, 0, 0), *PALETTE[1:]))
     for before, after in zip(image[mask == 0], shown[mask == 0], strict=True):
         hue, _, value = colorsys.rgb_to_hsv(*before.tolist())
         new_hue, _, new_value = colorsys.rgb_to_hsv(*after.tolist())
@@ -103,17 +113,134 @@ def test_overlay_only_darkens_the_background():
         assert min(turn, 1 - turn) <= 2 / 6 / max(np.ptp(after), 1)
 
 
-@pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
-def test_overlay_blends_by_alpha(alpha: float):
-    image = np.full((2, 3, 3), 100, np.uint8)
-    mask = np.array([[0, 1, 2], [2, 1, 0]])
-    shown = overlay(image, mask, PALETTE, alpha)
-    assert shown.dtype == np.uint8
-    for place in np.ndindex(2, 3):
-        colour = np.array(PALETTE[mask[place]])
-        expected = (1 - alpha) * 100 + alpha * colour if mask[place] else np.full(3, 60)
-        # Cut to a whole number, after rounding in single precision.
-        np.testing.assert_allclose(shown[place], expected - 0.5, rtol=0, atol=0.51)
+def test_a_palette_without_hue_gets_one():
+    image = np.full((4, 4, 3), 90, np.uint8)
+    mask = np.eye(4, dtype=np.uint8)
+    shown = overlay(image, mask, ((0, 0, 0), (255, 255, 255)))
+    assert (np.ptp(shown[mask == 1].astype(int), axis=-1) > 50).all()
+
+
+def test_outlines_run_between_classes_in_the_later_ones_colour():
+    image = np.full((5, 6, 3), 100, np.uint8)
+    mask = np.zeros((5, 6), np.uint8)
+    mask[:, 3:] = 2
+    plain, outlined = (overlay(image, mask, PALETTE, outlines=x) for x in (False, True))
+    changed = (plain != outlined).any(axis=-1)
+    np.testing.assert_array_equal(changed, np.arange(6)[None, :].repeat(5, 0) == 2)
+    line = outlined[0, 2].astype(int)
+    assert line.argmax() == 2  # Blue, as PALETTE[2] is.
+    assert (line > 0.6 * np.array(PALETTE[2])).all()
+
+
+# Panels.
+
+
+@pytest.mark.parametrize(("count", "height", "width"), [(3, 16, 24), (1, 9, 250), (2, 40, 17)])
+def test_panel_cells(count: int, height: int, width: int):
+    images, truth, predicted = samples(count, height, width)
+    panel = prediction_panel(images, truth, predicted, PALETTE, CLASSES, "epoch 1")
+    for row in range(count):
+        cells = [cell(panel, row, column, height, width) for column in range(len(COLUMNS))]
+        known = truth[row] != IGNORED
+        np.testing.assert_array_equal(cells[0], images[row])
+        assert_close(cells[1][known], tinted(images[row], truth[row])[known])
+        assert_close(cells[2], tinted(images[row], predicted[row]))
+        wrong = (truth[row] != predicted[row]) & known
+        np.testing.assert_array_equal((cells[3] == WRONG).all(axis=-1), wrong)
+        assert_close(cells[3][known & ~wrong], 0.6 * images[row][known & ~wrong])
+        np.testing.assert_array_equal(cells[1][~known], cells[3][~known])
+
+
+def test_a_perfect_prediction_shows_no_mistake():
+    images, truth, _ = samples(1, 16, 24)
+    predicted = np.where(truth == IGNORED, 1, truth)
+    panel = prediction_panel(images, truth, predicted, PALETTE, CLASSES, "")
+    assert not (cell(panel, 0, 3, 16, 24) == WRONG).all(axis=-1).any()
+
+
+def test_rows_need_as_many_masks_as_images():
+    images, truth, predicted = samples(2, 8, 8)
+    with pytest.raises(ValueError, match="zip"):
+        prediction_panel(images, truth, predicted[:1], PALETTE, CLASSES, "")
+
+
+def test_legend_names_the_classes_that_occur():
+    images, truth, predicted = samples(1, 16, 24)
+    truth[truth == 2] = IGNORED
+    shown = prediction_panel(images, truth, predicted, PALETTE, CLASSES, "")
+    assert {*PALETTE, WRONG} <= legend(shown)  # 2 occurs in the prediction.
+    shown = prediction_panel(images, truth, np.zeros_like(truth), PALETTE, CLASSES, "")
+    assert {*PALETTE[:2], WRONG} <= legend(shown)
+    assert PALETTE[2] not in legend(shown)
+
+
+def test_legend_of_many_classes_wraps_and_stays_inside():
+    images, truth, _ = samples(1, 16, 24)
+    names = [f"class number {n}" for n in range(150)]
+    truth[0].flat[:150] = range(150)
+    shown = prediction_panel(images, truth, truth, MANY, names, "")
+    one = prediction_panel(images, truth * 0, truth * 0, MANY, names, "")
+    assert shown.width == one.width
+    lines = 1 + (shown.height - one.height) // LINE
+    assert lines > 10
+    assert {tuple(colour) for colour in MANY} <= legend(shown, lines)
+    margin = np.asarray(shown)[-lines * LINE :, -GAP:]
+    assert (margin == margin[0, 0]).all()
+
+
+# Contact sheets.
+
+
+def sheet(count: int, height: int, width: int, names: Sequence[str] = ()) -> Image.Image:
+    images, masks, _ = samples(count, height, width)
+    names = names or [f"sample {n}" for n in range(count)]
+    return contact_sheet(list(images), list(masks), names, PALETTE, CLASSES, "24 of 900")
+
+
+@pytest.mark.parametrize(
+    ("count", "height", "width"), [(24, 96, 128), (5, 300, 20), (1, 7, 200), (24, 64, 64)]
+)
+def test_contact_sheets_are_of_a_readable_size(count: int, height: int, width: int):
+    shown = sheet(count, height, width)
+    assert shown.width <= 2400
+    assert shown.height <= 2400
+    assert {*PALETTE} <= legend(shown, 2)
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (96, 128), (300, 20)])
+def test_cells_keep_their_shape(height: int, width: int):
+    image = np.full((height, width, 3), 200, np.uint8)
+    mask = np.zeros((height, width), np.uint8)
+    shown = contact_sheet([image], [mask], ["a"], PALETTE, CLASSES, "")
+    cell_h = (np.asarray(shown)[:, GAP] == 200).all(axis=-1).sum()
+    cell_w = (shown.width - 2 * GAP) // 2
+    # Sides are rounded to whole pixels.
+    assert cell_w / cell_h == pytest.approx(width / height, rel=0.02)
+
+
+def test_a_sample_is_shown_as_it_is_and_under_its_mask():
+    image = np.full((60, 80, 3), (90, 140, 60), np.uint8)
+    mask = np.zeros((60, 80), np.uint8)
+    mask[:, 40:] = 2
+    shown = np.asarray(contact_sheet([image], [mask], ["a"], PALETTE, CLASSES, ""))
+    row = shown[TOP - LINE + 20]
+    width = (shown.shape[1] - 2 * GAP) // 2
+    assert (row[GAP : GAP + width] == (90, 140, 60)).all()
+    over = row[GAP + width : GAP + 2 * width]
+    assert_close(over[10], 0.5 * np.array((90, 140, 60)) + 0.5 * np.array(PALETTE[0]))
+    assert_close(over[-10], 0.5 * np.array((90, 140, 60)) + 0.5 * np.array(PALETTE[2]))
+
+
+def test_long_names_are_shortened_to_their_cells():
+    short, long = (sheet(2, 60, 80, [name, "b"]) for name in ("a", "a" * 300))
+    assert short.size == long.size
+    gap = GAP + (short.width - GAP) // 2 - GAP  # Between the two cells.
+    pixels = np.asarray(long)[:, gap : gap + GAP]
+    np.testing.assert_array_equal(pixels[TOP:], np.asarray(short)[TOP:, gap : gap + GAP])
+    assert SWATCH < LINE  # Lines of a legend do not touch.
+
+
+# Curves.
 
 
 def curves(values: Sequence[float], path: Path) -> np.ndarray:

@@ -1,15 +1,15 @@
-"""The command line of the training scripts: a preset, changed by a flag for every setting."""
+"""The command lines of the scripts: a preset, changed by a flag for every setting."""
 
 import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Literal, NoReturn, TypeVar
 
 import tyro
 
-from unet_jax.config import Config, load, presets
+from unet_jax.config import Config, DataConfig, load, presets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,14 +30,99 @@ class RunOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PrepareOptions:
+    """What is done beside preparing; none of these changes what is prepared."""
+
+    preset: str | None = None
+    """The settings to start from: a preset's name or a YAML file. Default: the data set's name."""
+
+    download: bool = False
+    """Fetch the data set first: into --data-dir if that is given."""
+
+    sheet: Path | None = None
+    """PNG file for the contact sheet. Default: contact_sheet.png beside the prepared copy."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkOptions:
+    """What is measured, and how long."""
+
+    subject: tyro.conf.Positional[Literal["data", "encodings"]] = "data"
+    """data: the loader by stage, against PyTorch's. encodings: ways to store prepared samples."""
+
+    preset: str | None = None
+    """The settings to start from: a preset's name or a YAML file. Default: the data set's name."""
+
+    rounds: int = 5
+    """How often each contender is timed; they take turns."""
+
+    workers: int = 2
+    """Processes of PyTorch's loader."""
+
+    images: int = 96
+    """Samples a round for PyTorch's loader, or stored in each encoding."""
+
+    out: Path | None = None
+    """JSON file for the results."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkArguments:
+    benchmark: BenchmarkOptions = field(default_factory=BenchmarkOptions)
+    config: Config = field(default_factory=Config)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Arguments:
     run: RunOptions = field(default_factory=RunOptions)
     config: Config = field(default_factory=Config)
 
 
+@dataclass(frozen=True, kw_only=True)
+class PrepareArguments:
+    preparation: PrepareOptions = field(default_factory=PrepareOptions)
+    data: DataConfig = field(default_factory=DataConfig)
+
+
+T = TypeVar("T", Arguments, PrepareArguments, BenchmarkArguments)
+
+
 def parse(args: Sequence[str] | None = None, *, description: str) -> tuple[RunOptions, Config]:
-    """Reads the command line; on a mistake says what is wrong and exits with status 2."""
+    """Reads a training's command line; on a mistake says what is wrong and exits with status 2."""
     args = list(sys.argv[1:] if args is None else args)
+    known, start = _start(args)
+    arguments = _read(Arguments(config=start), args, description)
+    if arguments.run.resume and arguments.run.workdir is None:
+        fail("--resume needs --workdir: the folder of the run to go on with")
+    name = Path(known.preset or arguments.config.data.dataset).stem
+    return replace(arguments.run, preset=name), arguments.config
+
+
+def parse_prepare(
+    args: Sequence[str] | None = None, *, description: str
+) -> tuple[PrepareOptions, DataConfig]:
+    """Reads a preparation's command line, as `parse` does a training's."""
+    args = list(sys.argv[1:] if args is None else args)
+    _, start = _start(args)
+    arguments = _read(PrepareArguments(data=start.data), args, description)
+    return arguments.preparation, arguments.data
+
+
+def parse_benchmark(
+    args: Sequence[str] | None = None, *, description: str
+) -> tuple[BenchmarkOptions, Config]:
+    """Reads a benchmark's command line, as `parse` does a training's."""
+    args = list(sys.argv[1:] if args is None else args)
+    _, start = _start(args)
+    arguments = _read(BenchmarkArguments(config=start), args, description)
+    for name in ("rounds", "images"):
+        if getattr(arguments.benchmark, name) < 1:
+            fail(f"--{name}: {getattr(arguments.benchmark, name)} is less than 1")
+    return arguments.benchmark, arguments.config
+
+
+def _start(args: Sequence[str]) -> tuple[argparse.Namespace, Config]:
+    """Reads the flags that decide on the defaults of all others, and the defaults."""
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--preset")
     early.add_argument("--dataset")
@@ -45,19 +130,9 @@ def parse(args: Sequence[str] | None = None, *, description: str) -> tuple[RunOp
     early.add_argument("--resume", action="store_true")
     known, _ = early.parse_known_args(args)
     try:
-        start = Arguments(config=_starting_config(known))
-        arguments = tyro.cli(
-            Annotated[Arguments, tyro.conf.OmitArgPrefixes],
-            default=start,
-            args=args,
-            description=f"{description}\n\nPresets: {', '.join(presets())}.",
-        )
+        return known, _starting_config(known)
     except ValueError as error:
         fail(str(error))
-    if arguments.run.resume and arguments.run.workdir is None:
-        fail("--resume needs --workdir: the folder of the run to go on with")
-    name = Path(known.preset or arguments.config.data.dataset).stem
-    return replace(arguments.run, preset=name), arguments.config
 
 
 def _starting_config(known: argparse.Namespace) -> Config:
@@ -70,6 +145,19 @@ def _starting_config(known: argparse.Namespace) -> Config:
         return load(known.preset)
     # An unknown data set is tyro's to report, with the choices.
     return load(known.dataset if known.dataset in presets() else "shapes")
+
+
+def _read(start: T, args: Sequence[str], description: str) -> T:
+    try:
+        return tyro.cli(
+            type(start),
+            default=start,
+            config=(tyro.conf.OmitArgPrefixes,),
+            args=args,
+            description=f"{description}\n\nPresets: {', '.join(presets())}.",
+        )
+    except ValueError as error:
+        fail(str(error))
 
 
 def fail(message: str) -> NoReturn:

@@ -1,4 +1,4 @@
-"""What a run is made of: four frozen groups of settings, read from YAML and checked here, once."""
+"""What a run is made of: five frozen groups of settings, read from YAML and checked here, once."""
 
 import dataclasses
 import functools
@@ -10,10 +10,14 @@ import yaml
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
+from unet_jax.batch import IGNORED
+
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 T = TypeVar("T")
 Channel = Annotated[float, Field(allow_inf_nan=False)]
+Zoom = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(gt=0, le=1)]
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
@@ -37,14 +41,25 @@ def settings(cls: type[T]) -> type[T]:
 class DataConfig:
     """Which pictures, at which size, and how they are split."""
 
-    dataset: Literal["shapes", "carvana"] = "shapes"
-    """shapes is rendered here and needs no download; carvana is read from --data-dir."""
+    dataset: Literal["shapes", "carvana", "camvid", "ade20k", "folder"] = "shapes"
+    """shapes is rendered here and needs no download; the others are read from --data-dir, folder
+    being anyone's images and masks."""
 
     data_dir: Path | None = None
     """Folder that holds the publisher's files: folders, or the zips as downloaded."""
 
+    mask_suffix: str = ""
+    """What ends the name of a mask and not that of its image, as in _mask (folder only)."""
+
+    description: Path | None = None
+    """YAML file that says what mask values mean; without one they are looked at (folder only)."""
+
     prepared_dir: Path = Path("~/.cache/unet-jax")
     """Where the checked, resized copy is stored, once for all runs."""
+
+    cache: Literal["auto", "device", "host", "none"] = "auto"
+    """Where the prepared set lies in training: whole on the device, in host memory, or on disk;
+    auto: the first of these with room."""
 
     size: tuple[Count, Count] = (96, 128)
     """Height and width, in pixels, that images and masks are resized to."""
@@ -56,16 +71,13 @@ class DataConfig:
     """Whether all object classes become one: foreground against background."""
 
     val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    """Share of the groups (cars, scenes) held out for validation."""
+    """Share of the groups (cars, scenes) held out for validation, unless the set has its own."""
 
     split_seed: Annotated[int, Field(ge=0)] = 0
     """Draws the groups that are held out."""
 
     overfit: Annotated[int, Field(ge=0)] = 0
     """Train and validate on this many images alone, over and over; epochs stay as long. 0: off."""
-
-    horizontal_flip: Fraction = 0.5
-    """Probability that a training sample is mirrored."""
 
     mean: tuple[Channel, Channel, Channel] = (0.485, 0.456, 0.406)
     """Subtracted from each channel of an image in 0..1."""
@@ -78,6 +90,64 @@ class DataConfig:
         if min(self.std) <= 0:
             raise ValueError(f"std: {self.std} must be positive")
         return self
+
+
+@settings
+class AugmentConfig:
+    """How training samples are varied; each has draws of its own in each epoch."""
+
+    horizontal_flip: Fraction = 0.5
+    """Probability that a sample is mirrored, left for right."""
+
+    vertical_flip: Fraction = 0.0
+    """Probability that a sample is mirrored, top for bottom."""
+
+    rotation: Annotated[float, Field(ge=0, le=180)] = 0.0
+    """Largest angle in degrees, either way, as seen at the picture's native proportions."""
+
+    scale: tuple[Zoom, Zoom] = (1.0, 1.0)
+    """Smallest and largest zoom; 2 shows things twice as large."""
+
+    translation: Fraction = 0.0
+    """Largest shift, either way, as a share of each side."""
+
+    crop: Fraction = 0.0
+    """Probability that a sample is a square cut out of the picture, not the whole of it."""
+
+    crop_ratio: tuple[Share, Share] = (0.5, 1.0)
+    """Smallest and largest side of that square, as a share of the picture's native short side."""
+
+    brightness: Fraction = 0.0
+    """Largest relative change: the factor is between 1 - this and 1 + this."""
+
+    contrast: Fraction = 0.0
+    """Largest relative change of the distance from the mean luminance."""
+
+    saturation: Fraction = 0.0
+    """Largest relative change of the distance from grey."""
+
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    """Largest turn of the colour circle, either way, as a share of it."""
+
+    gamma: Annotated[float, Field(ge=0, le=2)] = 0.0
+    """Largest logarithm, either way, of the exponent that values in 0..1 are raised to."""
+
+    outside: Literal["auto", "ignore", "background"] = "auto"
+    """What the mask says where a sample shows what lies outside of the picture: nothing that
+    counts, or class 0. auto: background if there are two classes, else ignore."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "AugmentConfig":
+        for name in ("scale", "crop_ratio"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise ValueError(f"{name}: {(low, high)} must have the smaller one first")
+        return self
+
+    def fill(self, classes: int) -> int:
+        """What masks of `classes` classes hold outside of the picture: 255 (ignored) or 0."""
+        background = self.outside == "background" or (self.outside == "auto" and classes == 2)
+        return 0 if background else IGNORED
 
 
 @settings
@@ -163,7 +233,7 @@ class TrainConfig:
     """Images a step."""
 
     seed: Annotated[int, Field(ge=0)] = 0
-    """Draws the first weights, the order of the images and their flips."""
+    """Draws the first weights, the order of the images and how they are augmented."""
 
 
 @settings
@@ -171,6 +241,7 @@ class Config:
     """Everything that makes one run differ from another."""
 
     data: DataConfig = DataConfig()
+    augment: AugmentConfig = AugmentConfig()
     model: ModelConfig = ModelConfig()
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
@@ -234,7 +305,7 @@ def dump(config: Config) -> str:
 
 def differences(before: Config, now: Config) -> list[str]:
     """The settings that differ, but for where the data lies: `epochs: 10 -> 20`."""
-    places = ("data_dir", "prepared_dir")
+    places = ("data_dir", "prepared_dir", "cache")
     return [
         f"{name}: {old} -> {getattr(new_group, name)}"
         for old_group, new_group in zip(vars(before).values(), vars(now).values(), strict=True)

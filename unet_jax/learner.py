@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from unet_jax.batch import Batch
+from unet_jax.cache import Fetch
 from unet_jax.checkpoint import Checkpoints
 from unet_jax.config import Config
 from unet_jax.models import build_model
@@ -41,7 +43,13 @@ class JaxLearner:
         self.state = init(jax.random.key(config.train.seed))
         self.checkpoints = Checkpoints(folder, metric="dice")
         self._train = jax.jit(
-            partial(train_step, model=model, optimizer=optimizer, mean_std=mean_std),
+            partial(
+                train_step,
+                model=model,
+                optimizer=optimizer,
+                mean_std=mean_std,
+                fill=config.augment.fill(classes),
+            ),
             donate_argnums=0,
         )
         self._eval = jax.jit(partial(eval_step, model=model, mean_std=mean_std, classes=classes))
@@ -58,6 +66,16 @@ class JaxLearner:
     def device(self) -> str:
         device = jax.devices()[0]
         return f"{device.platform}: {device.device_kind}"
+
+    @property
+    def free_memory(self) -> int | None:
+        stats = jax.local_devices()[0].memory_stats()
+        return stats and stats["bytes_limit"] - stats["bytes_in_use"]
+
+    def hold(self, image: np.ndarray, mask: np.ndarray) -> Fetch:
+        held = jax.device_put((image, mask))
+        take = jax.jit(lambda held, index: jax.tree.map(lambda array: array[index], held))
+        return partial(take, held)
 
     def train_step(self, batch: Batch) -> Mapping[str, Any]:
         self.state, metrics = self._train(self.state, batch)

@@ -2,7 +2,7 @@
 
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from types import FrameType
 from typing import Any, Protocol
@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from unet_jax.batch import Batch
+from unet_jax.cache import Fetch
 from unet_jax.metrics import scores
 from unet_jax.pipeline import Pipeline
 from unet_jax.run import Run
@@ -34,6 +35,15 @@ class Learner(Protocol):
 
     @property
     def device(self) -> str: ...
+
+    @property
+    def free_memory(self) -> int | None:
+        """Bytes free on the accelerator; None if the device is the host."""
+        ...
+
+    def hold(self, image: np.ndarray, mask: np.ndarray) -> Fetch:
+        """Puts images [N, H, W, 3] and masks [N, H, W] on the device, to be fetched from there."""
+        ...
 
     def train_step(self, batch: Batch) -> Mapping[str, Any]:
         """Takes a step; gives `loss` and `pixels` (sums) and `grad_norm`."""
@@ -114,7 +124,7 @@ class Trainer:
         self.position = Position()
         self.started, self.earlier = started, 0.0
         self.first_step: float | None = None
-        self.trained_images, self.trained_seconds = 0, 0.0
+        self.trained_images, self.trained_seconds, self.waited_seconds = 0, 0.0, 0.0
         self.console = Console()
 
     def resume(self) -> None:
@@ -162,9 +172,9 @@ class Trainer:
     def _train_epoch(self, bar: Progress, task: Any, interrupt: Interrupt) -> None:
         """Trains from `position` to the end of its epoch, or until interrupted."""
         bar.update(task, description=f"epoch {self.position.epoch + 1}/{self.epochs}")
-        begun, images = time.monotonic(), 0
+        begun, images, waited = time.monotonic(), 0, self.waited_seconds
         late: Mapping[str, Any] | None = None  # Read one step late: the device never waits.
-        for batch in self.pipeline.train(self.position.epoch, self.position.batch):
+        for batch in self._timed(self.pipeline.train(self.position.epoch, self.position.batch)):
             metrics = self.learner.train_step(batch)
             if late is not None:
                 self._count(late)
@@ -172,9 +182,10 @@ class Trainer:
             if self.first_step is None:
                 float(metrics["loss"])
                 self.first_step = time.monotonic() - self.started
-                begun = time.monotonic()  # Compilation is not the steps' speed.
+                # Compilation is not the steps' speed, nor the loader's start.
+                begun, self.waited_seconds = time.monotonic(), waited
             else:
-                images += len(batch.image)
+                images += len(batch.valid)
             self.position = replace(self.position, batch=self.position.batch + 1)
             speed = images / max(time.monotonic() - begun, 1e-9)
             loss = self.position.loss / max(self.position.pixels, 1)
@@ -186,13 +197,23 @@ class Trainer:
         self.trained_images += images
         self.trained_seconds += time.monotonic() - begun
 
+    def _timed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Passes batches on, and adds up how long they were waited for."""
+        while True:
+            begun = time.monotonic()
+            batch = next(batches, None)
+            self.waited_seconds += time.monotonic() - begun
+            if batch is None:
+                return
+            yield batch
+
     def _count(self, metrics: Mapping[str, Any]) -> None:
         loss, pixels = float(metrics["loss"]), float(metrics["pixels"])
         position = self.position
         self.position = replace(
             position, loss=position.loss + loss, pixels=position.pixels + pixels
         )
-        values = {"loss": loss / pixels, "grad_norm": float(metrics["grad_norm"])}
+        values = {"loss": loss / max(pixels, 1), "grad_norm": float(metrics["grad_norm"])}
         step = position.epoch * self.pipeline.steps + position.batch
         self.run.step(step, values)
 
@@ -206,7 +227,7 @@ class Trainer:
             loss += float(metrics["loss"])
             pixels += float(metrics["pixels"])
             confusion += np.asarray(metrics["confusion"])
-        return {"val_loss": loss / pixels, **scores(confusion, self.pipeline.classes)}
+        return {"val_loss": loss / max(pixels, 1), **scores(confusion, self.pipeline.classes)}
 
     def _spend(self, begun: float) -> None:
         seconds = self.position.seconds + time.monotonic() - begun
@@ -219,7 +240,7 @@ class Trainer:
         record = {
             "epoch": done.epoch + 1,
             "step": self.learner.step,
-            "train_loss": done.loss / done.pixels,
+            "train_loss": done.loss / max(done.pixels, 1),
             **result,
             "seconds": round(done.seconds, 2),
         }
@@ -232,6 +253,7 @@ class Trainer:
             f"IoU {result['iou']:.4f}  accuracy {result['accuracy']:.4f}"
             + ("  [green]best[/]" if self.run.best() is self.run.records[-1] else ""),
             highlight=False,
+            soft_wrap=True,
         )
 
     def _panel(self, record: Mapping[str, Any]) -> Image.Image:
@@ -260,6 +282,7 @@ class Trainer:
             "wall_seconds": round(self.earlier + time.monotonic() - self.started, 2),
             "training_seconds": round(self.position.seconds, 2),
             "images_per_second": speed and round(speed, 2),
+            "data_wait": speed and round(self.waited_seconds / self.trained_seconds, 4),
             "seconds_to_first_step": self.first_step and round(self.first_step, 2),
         }
 

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from unet_jax.batch import IGNORED
+
 
 def predict_classes(logits: jax.Array) -> jax.Array:
     """Class ids [B, H, W] of logits [B, H, W, K]; one logit means foreground above 0."""
@@ -20,7 +22,7 @@ def confusion_counts(predicted: jax.Array, mask: jax.Array, valid: jax.Array, cl
 
     Args:
       predicted: Class ids [B, H, W].
-      mask: Class ids [B, H, W].
+      mask: Class ids [B, H, W]; pixels of 255 do not count.
       valid: bool [B]; images that count.
       classes: Number of classes, C.
 
@@ -28,7 +30,8 @@ def confusion_counts(predicted: jax.Array, mask: jax.Array, valid: jax.Array, cl
       int32 [C, C].
     """
     cell = mask.astype(jnp.int32) * classes + predicted
-    cell = jnp.where(valid[:, None, None], cell, classes * classes)  # A cell past the last.
+    counted = valid[:, None, None] & (mask != IGNORED)
+    cell = jnp.where(counted, cell, classes * classes)  # A cell past the last.
     counts = jnp.bincount(cell.ravel(), length=classes * classes + 1)
     return counts[:-1].reshape(classes, classes).astype(jnp.int32)
 

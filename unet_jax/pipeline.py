@@ -1,19 +1,20 @@
 """From prepared records to batches: the same ones for both frameworks, whatever the threads."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import grain
 import numpy as np
 
 from unet_jax.batch import Batch
-from unet_jax.config import DataConfig
-from unet_jax.datasets import DataError, PairBuilder, class_names
+from unet_jax.cache import Fetch, Held, Record
+from unet_jax.config import AugmentConfig, DataConfig
+from unet_jax.datasets import IGNORED, DataError, PairBuilder, merged
+from unet_jax.draws import draw, geometric, photometric
 
 READ = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)  # In batches.
-Record = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,16 @@ def split_groups(groups: Sequence[str], fraction: float, seed: int) -> Split:
     return Split(train, [n for n, group in enumerate(groups) if group in held_out])
 
 
+def published_split(splits: Sequence[str], groups: Sequence[str], config: DataConfig) -> Split:
+    """The publisher's training and validation samples; without any of the latter, drawn ones."""
+    validation = [n for n, split in enumerate(splits) if split == "val"]
+    train = [n for n, split in enumerate(splits) if split in ("train", "")]
+    if validation:
+        return Split(train, validation)
+    drawn = split_groups([groups[n] for n in train], config.val_fraction, config.split_seed)
+    return Split([train[n] for n in drawn.train], [train[n] for n in drawn.validation])
+
+
 def num_logits(classes: Sequence[str]) -> int:
     """Channels of the logits: 1 for two classes, else one for each."""
     return 1 if len(classes) == 2 else len(classes)
@@ -60,83 +71,108 @@ class Pipeline:
         `overfit`, as many as without, of the few samples over and over.
     """
 
-    def __init__(self, builder: PairBuilder, config: DataConfig, batch_size: int, seed: int):
+    def __init__(
+        self,
+        builder: PairBuilder,
+        data: DataConfig,
+        augment: AugmentConfig,
+        batch_size: int,
+        seed: int,
+    ):
         """Args:
           builder: The prepared set.
-          config: `binary`, `val_fraction`, `split_seed`, `overfit` and `horizontal_flip` are used.
+          data: `binary`, `val_fraction`, `split_seed` and `overfit` are used.
+          augment: How training samples are changed; not at all with `overfit`.
           batch_size: Samples a batch; with `overfit`, at most as many as there are.
-          seed: Draws each epoch's order and flips.
+          seed: Draws each epoch's order and augmentation.
 
         Raises:
           DataError: There are fewer training samples than a batch needs.
         """
-        self.classes = class_names(config)
-        self.palette = builder.PALETTE[: len(self.classes)]
-        self.binary = config.binary
-        self.flip = config.horizontal_flip
-        self.seed = seed
-        self.names = builder.names()
+        facts = builder.facts
+        self.classes = merged(facts.classes, data.binary)
+        self.palette = facts.palette[: len(self.classes)]
+        self.binary, self.seed, self.size = data.binary, seed, data.size
+        self.names, self.native = facts.names, facts.native
         self.records = builder.records()
-        self.split = split_groups(builder.groups(), config.val_fraction, config.split_seed)
+        self.split = published_split(facts.splits, facts.groups, data)
+        self.augment = augment
         samples = len(self.split.train)
-        if config.overfit:
-            few = self.split.train[: config.overfit]
-            self.split, self.flip = Split(few, few), 0.0
+        if data.overfit:
+            few = self.split.train[: data.overfit]
+            self.split, self.augment = Split(few, few), AugmentConfig(horizontal_flip=0)
             batch_size = min(batch_size, len(few))
+        self._moved, self._coloured = geometric(self.augment), photometric(self.augment)
+        self._sample: Callable[[int], Record] = self._read
+        self._fetch: Fetch | None = None
         self.batch_size = batch_size
         self.steps = samples // batch_size
         if not self.steps:
             raise DataError(f"batch_size: {batch_size} is more than the {samples} training images")
 
+    @property
+    def bytes(self) -> int:
+        """Size of the whole set in memory."""
+        return 4 * math.prod(self.size) * len(self.names)
+
+    def hold(self) -> Held:
+        """Reads the whole set into memory, and serves it from there."""
+        held = Held(self._read, len(self.names), self.size)
+        self._sample = held
+        return held
+
+    def fetch_by(self, fetch: Fetch) -> None:
+        """Leaves the reading to `fetch`, which has the whole set on the device."""
+        self._fetch = fetch
+        self._sample = lambda index: {"index": np.asarray(index, np.int32)}
+
     def train(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The epoch's batches from number `start` on; only (seed, epoch) decide what is in them."""
         seed = int(np.random.SeedSequence([self.seed, epoch]).generate_state(1)[0])
-        data = grain.MapDataset.source(_Subset(self.records, self.split.train)).seed(seed)
         passes = math.ceil(self.steps * self.batch_size / len(self.split.train))
-        data = data.shuffle().repeat(passes).map(self._decode).random_map(self._augment)
-        batches = data.batch(self.batch_size)[start : self.steps]
-        return _batches(batches, self.batch_size)
+        data = grain.MapDataset.source(self.split.train).seed(seed).shuffle().repeat(passes)
+        data = data.map(partial(self._augmented, epoch)).batch(self.batch_size)
+        return self._batches(data[start : self.steps])
 
     def validation(self) -> Iterator[Batch]:
         """Every validation sample once, in order; the last batch is padded, and says so."""
-        return self._in_order(self.split.validation)
+        return self._in_order(self.split.validation, self._sample)
 
     def pictures(self, count: int) -> Iterator[Batch]:
-        """The same few validation samples every time, spread over the set."""
+        """The same few validation samples every time, spread over the set; in host memory."""
         count = min(count, len(self.split.validation))
         places = np.linspace(0, len(self.split.validation) - 1, count).astype(int)
-        return self._in_order([self.split.validation[i] for i in places])
+        return self._in_order([self.split.validation[i] for i in places], self._read)
 
-    def _in_order(self, indices: list[int]) -> Iterator[Batch]:
-        data = grain.MapDataset.source(_Subset(self.records, indices)).map(self._decode)
-        return _batches(data.batch(self.batch_size), self.batch_size)
+    def _in_order(self, indices: list[int], sample: Callable[[int], Record]) -> Iterator[Batch]:
+        data = grain.MapDataset.source(indices).map(sample)
+        return self._batches(data.batch(self.batch_size))
 
-    def _decode(self, record: Record) -> Record:
-        mask = record["mask"]
-        return record | {"mask": (mask > 0).astype(np.uint8)} if self.binary else record
-
-    def _augment(self, record: Record, rng: np.random.Generator) -> Record:
-        if rng.random() < self.flip:
-            return {name: array[:, ::-1] for name, array in record.items()}
+    def _augmented(self, epoch: int, index: int) -> Record:
+        record = self._sample(index)
+        if self._moved or self._coloured:
+            where = {"size": self.size, "native": self.native[index]}
+            drawn = draw(self.augment, seed=self.seed, epoch=epoch, index=index, **where)
+            record |= {"geometry": drawn.geometry} if self._moved else {}
+            record |= {"colour": drawn.colour} if self._coloured else {}
         return record
 
+    def _read(self, index: int) -> Record:
+        record = self.records[index]
+        if not self.binary:
+            return record
+        mask = record["mask"]
+        return record | {"mask": np.where(mask == IGNORED, mask, mask > 0).astype(np.uint8)}
 
-class _Subset:
-    def __init__(self, records: Sequence[Record], indices: list[int]) -> None:
-        self.records, self.indices = records, indices
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, index: Any) -> Record:
-        return self.records[self.indices[index]]
-
-
-def _batches(data: grain.MapDataset, batch_size: int) -> Iterator[Batch]:
-    for record in data.to_iter_dataset(READ):
-        short = batch_size - len(record["image"])
-        valid = np.arange(batch_size) < batch_size - short
-        yield Batch(_pad(record["image"], short), _pad(record["mask"], short), valid)
+    def _batches(self, data: grain.MapDataset) -> Iterator[Batch]:
+        for record in data.to_iter_dataset(READ):
+            count = len(next(iter(record.values())))
+            valid = np.arange(self.batch_size) < count
+            record = {name: _pad(x, self.batch_size - count) for name, x in record.items()}
+            if "index" in record:
+                assert self._fetch is not None
+                record["image"], record["mask"] = self._fetch(record.pop("index"))
+            yield Batch(valid=valid, **record)
 
 
 def _pad(array: np.ndarray, count: int) -> np.ndarray:

@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from unet_jax.batch import Batch
+from unet_jax.augment import Normalisation, inputs_and_targets, normalise
+from unet_jax.batch import IGNORED, Batch
 from unet_jax.losses import pixel_loss
 from unet_jax.metrics import confusion_counts, predict_classes
 
 Metrics = dict[str, jax.Array]
-Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
 
 
 class TrainState(struct.PyTreeNode):
@@ -49,42 +49,55 @@ def init_state(
     )
 
 
-def normalise(image: jax.Array, mean_std: Normalisation, dtype: Any) -> jax.Array:
-    """uint8 [B, H, W, C] -> (image / 255 - mean) / std, each channel its own."""
-    mean, std = (jnp.asarray(values, dtype).reshape(1, 1, 1, -1) for values in mean_std)
-    return (image.astype(dtype) / 255 - mean) / std
-
-
 class LossSums(NamedTuple):
     """Sums, not means, so that batches and devices just add up."""
 
     loss: jax.Array
     pixels: jax.Array
 
+    @property
+    def mean(self) -> jax.Array:
+        """The loss of a pixel; 0 if none counts."""
+        return self.loss / jnp.maximum(self.pixels, 1)
 
-def summed_loss(logits: jax.Array, batch: Batch) -> LossSums:
-    """The loss over the valid images' pixels, and their number."""
-    weight = jnp.asarray(batch.valid, logits.dtype).reshape(-1, 1, 1)
-    loss = pixel_loss(logits, jnp.asarray(batch.mask))
-    return LossSums(jnp.sum(loss * weight), jnp.sum(weight) * loss[0].size)
+
+def summed_loss(logits: jax.Array, mask: jax.Array, valid: jax.Array) -> LossSums:
+    """The loss over the pixels that count, and their number.
+
+    Args:
+      logits: float [B, H, W, K].
+      mask: uint8 [B, H, W] of class ids; 255 does not count.
+      valid: bool [B]; images that count.
+    """
+    counted = valid[:, None, None] & (mask != IGNORED)
+    loss = pixel_loss(logits, jnp.where(counted, mask, 0))
+    return LossSums(
+        jnp.sum(jnp.where(counted, loss, 0)),  # Selected: 0 times infinity would be NaN.
+        jnp.sum(counted).astype(loss.dtype),
+    )
 
 
 def loss_and_grads(
-    model: nn.Module, params: Any, batch_stats: Any, batch: Batch, mean_std: Normalisation
+    model: nn.Module,
+    params: Any,
+    batch_stats: Any,
+    batch: Batch,
+    mean_std: Normalisation,
+    fill: int,
 ) -> tuple[Any, LossSums, Any]:
-    """Gradients of the batch's mean loss.
+    """Gradients of the batch's mean loss over the pixels that count; 0 if none does.
 
     Returns:
       The gradients of `params`, the loss' sums, and the new running statistics.
     """
     dtype = jax.tree.leaves(params)[0].dtype
+    image, mask = inputs_and_targets(batch, mean_std, dtype, fill)
 
     def mean_loss(params: Any) -> tuple[jax.Array, tuple[LossSums, Any]]:
         variables = {"params": params, "batch_stats": batch_stats}
-        image = normalise(jnp.asarray(batch.image), mean_std, dtype)
         logits, updates = model.apply(variables, image, train=True, mutable=["batch_stats"])
-        sums = summed_loss(logits, batch)
-        return sums.loss / sums.pixels, (sums, updates.get("batch_stats", {}))
+        sums = summed_loss(logits, mask, jnp.asarray(batch.valid))
+        return sums.mean, (sums, updates.get("batch_stats", {}))
 
     grads, (sums, batch_stats) = jax.grad(mean_loss, has_aux=True)(params)
     return grads, sums, batch_stats
@@ -97,21 +110,23 @@ def train_step(
     model: nn.Module,
     optimizer: optax.GradientTransformation,
     mean_std: Normalisation,
+    fill: int,
 ) -> tuple[TrainState, Metrics]:
     """Takes one optimiser step.
 
     Args:
       state: What the last step gave back.
-      batch: `image` uint8 [B, H, W, C], `mask` uint8 [B, H, W], `valid` bool [B].
+      batch: The samples, as in `unet_jax.batch`, and how to augment them.
       model: The network.
       optimizer: Turns gradients into updates.
       mean_std: Per-channel mean and standard deviation of images in 0..1.
+      fill: What masks hold outside of the picture.
 
     Returns:
       The next state; and `loss` and `pixels` (sums) and `grad_norm` (before clipping).
     """
     grads, sums, batch_stats = loss_and_grads(
-        model, state.params, state.batch_stats, batch, mean_std
+        model, state.params, state.batch_stats, batch, mean_std, fill
     )
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     state = TrainState(
@@ -126,18 +141,17 @@ def train_step(
 def eval_step(
     state: TrainState, batch: Batch, *, model: nn.Module, mean_std: Normalisation, classes: int
 ) -> tuple[Metrics, jax.Array]:
-    """Evaluates a batch with the running statistics.
+    """Evaluates a batch as it is, without augmentation, with the running statistics.
 
     Returns:
-      Sums `loss` and `pixels`, and `confusion` counts int32 [C, C], over the valid images; and
-      the predicted class ids [B, H, W].
+      Sums `loss` and `pixels`, and `confusion` counts int32 [C, C], over the pixels that count;
+      and the predicted class ids [B, H, W].
     """
     dtype = jax.tree.leaves(state.params)[0].dtype
     variables = {"params": state.params, "batch_stats": state.batch_stats}
-    logits = model.apply(variables, normalise(jnp.asarray(batch.image), mean_std, dtype))
+    logits = model.apply(variables, normalise(batch.image, mean_std, dtype))
     assert isinstance(logits, jax.Array)
     predicted = predict_classes(logits)
-    confusion = confusion_counts(
-        predicted, jnp.asarray(batch.mask), jnp.asarray(batch.valid), classes
-    )
-    return {**summed_loss(logits, batch)._asdict(), "confusion": confusion}, predicted
+    mask, valid = jnp.asarray(batch.mask), jnp.asarray(batch.valid)
+    confusion = confusion_counts(predicted, mask, valid, classes)
+    return {**summed_loss(logits, mask, valid)._asdict(), "confusion": confusion}, predicted

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from rich.console import Console
 
+from unet_jax.cache import choose_place
 from unet_jax.cli import RunOptions, fail
 from unet_jax.config import Config
 from unet_jax.datasets import class_names, open_dataset
@@ -17,6 +18,7 @@ from unet_jax.loop import Learner, Trainer
 from unet_jax.pipeline import Pipeline, num_logits
 from unet_jax.run import Run
 
+PLACES = {"device": "device memory", "host": "host memory", "none": "files"}
 INTERRUPTED = 130  # What a shell reports for a command ended by Ctrl-C.
 
 
@@ -49,14 +51,15 @@ def train(
     logging.getLogger("absl").setLevel(logging.ERROR)
     console = Console()
     say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
-    classes = class_names(config.data)
-    if options.dry_run:
-        console.print(describe(config, num_logits(classes)))
-        return 0
     workdir = options.workdir or Path("runs", f"{options.preset}-{time.strftime('%Y%m%d-%H%M%S')}")
     try:
+        if options.dry_run:
+            console.print(describe(config, num_logits(class_names(config.data))))
+            return 0
         builder = open_dataset(config.data)
-        pipeline = Pipeline(builder, config.data, config.train.batch_size, config.train.seed)
+        pipeline = Pipeline(
+            builder, config.data, config.augment, config.train.batch_size, config.train.seed
+        )
         run = Run(workdir.expanduser(), config, resume=options.resume)
         run.split(pipeline)
     except (ValueError, OSError) as error:
@@ -65,15 +68,21 @@ def train(
         return INTERRUPTED
     learner = make_learner(
         config,
-        num_classes=num_logits(classes),
-        classes=len(classes),
+        num_classes=num_logits(pipeline.classes),
+        classes=len(pipeline.classes),
         total_steps=config.train.epochs * pipeline.steps,
         folder=run.checkpoints,
     )
+    place = choose_place(config.data.cache, pipeline.bytes, learner.free_memory)
+    if place != "none":
+        held = pipeline.hold()
+        if place == "device":
+            pipeline.fetch_by(learner.hold(held.image, held.mask))
     say(
         f"{len(pipeline.split.train)} training and {len(pipeline.split.validation)} validation "
         f"images, {config.data.size[0]}×{config.data.size[1]}; {learner.parameters:,} parameters; "
-        f"{learner.device}; writing to {run.workdir}"
+        f"{learner.device}; data in {PLACES[place]} ({pipeline.bytes / 1e6:,.0f} MB); "
+        f"writing to {run.workdir}"
     )
     with closing(run), closing(learner):
         trainer = Trainer(learner, pipeline, run, config.train.epochs, started)

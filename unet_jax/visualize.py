@@ -1,33 +1,70 @@
-"""Pictures of a run: predictions beside the truth, and the curves."""
+"""Pictures of data and of runs: masks over their images, predictions beside the truth, curves."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
-INK = (232, 234, 238)
-PAPER = (18, 20, 26)
+from unet_jax.batch import IGNORED
+from unet_jax.datasets.encoding import voc_palette
+from unet_jax.sheet import GAP, SWATCH, Entry, draw_sheet
+
 WRONG = (255, 64, 88)
-Palette = Sequence[tuple[int, int, int]]
+CELL_AREA = 220 * 165  # Pixels of a contact sheet's picture, whatever its shape.
+SHEET_WIDTH = 1700
+GREYS_SHOWN = ((24, 28, 36), (255, 176, 32))
+Palette = Sequence[Sequence[int]]
 
 
-def overlay(image: np.ndarray, mask: np.ndarray, palette: Palette, alpha: float = 0.55):
-    """The image with every class but the background tinted in its colour.
+def overlay(
+    image: np.ndarray,
+    mask: np.ndarray,
+    palette: Palette,
+    *,
+    alpha: float = 0.5,
+    outlines: bool = False,
+) -> np.ndarray:
+    """The image tinted in the colours of its classes, and hatched in grey where it is ignored.
 
     Args:
       image: uint8 [H, W, 3].
-      mask: Class ids [H, W].
+      mask: Class ids [H, W]; 255 where ignored.
       palette: RGB colour of each class.
       alpha: Opacity of the tint.
+      outlines: Whether a line, a pixel wide, parts the classes: in the colour of the one that
+        comes later in the palette, made lighter.
 
     Returns:
       uint8 [H, W, 3].
     """
-    colours = np.asarray(palette, np.float32)[mask]
-    tinted = (1 - alpha) * image + alpha * colours
-    return np.where(mask[..., None] > 0, tinted, image * 0.6).astype(np.uint8)
+    colours = np.zeros((IGNORED + 1, 3), np.float32)
+    colours[: len(palette)] = _tints(palette)
+    shown = (1 - alpha) * image + alpha * colours[mask]
+    shown = np.where((mask == IGNORED)[..., None], _hatched(image), shown)
+    if outlines:
+        later = mask.copy()  # Of a pixel and its neighbours to the right and below.
+        later[:, :-1] = np.maximum(later[:, :-1], mask[:, 1:])
+        later[:-1] = np.maximum(later[:-1], mask[1:])
+        lines = 0.65 * colours[later] + 0.35 * 255
+        shown = np.where((later != mask)[..., None], lines, shown)
+    return shown.astype(np.uint8)
+
+
+def _tints(palette: Palette) -> Palette:
+    """The palette; or, if it has no hue, one that can be seen on grey images."""
+    if any(min(colour) != max(colour) for colour in palette):
+        return palette
+    return (*GREYS_SHOWN, *voc_palette(IGNORED)[2:])[: len(palette)]
+
+
+def _hatched(image: np.ndarray) -> np.ndarray:
+    """Light diagonals over the image [H, W, 3], which becomes dark and grey: [H, W, 3]."""
+    height, width = image.shape[:2]
+    diagonal = (np.arange(height)[:, None] + np.arange(width)) % 6 < 2
+    return (np.where(diagonal, 110, 30) + 0.25 * image.mean(axis=2))[..., None].repeat(3, axis=2)
 
 
 def prediction_panel(
@@ -42,46 +79,78 @@ def prediction_panel(
 
     Args:
       images: uint8 [N, H, W, 3].
-      truth: Class ids [N, H, W].
+      truth: Class ids [N, H, W]; 255 where ignored, and nothing is wrong.
       predicted: Class ids [N, H, W].
       palette: RGB colour of each class.
       classes: Name of each class.
       title: Written above.
     """
-    height, width = truth.shape[1:]
-    scale = max(1, round(240 / width))
-    cell_h, cell_w, gap, top, foot = height * scale, width * scale, 8, 62, 34
-    columns = ("image", "truth", "prediction", "mistakes")
-    sheet_w = len(columns) * (cell_w + gap) + gap
-    sheet = Image.new("RGB", (sheet_w, top + len(images) * (cell_h + gap) + foot), PAPER)
-    draw = ImageDraw.Draw(sheet)
-    small, large = ImageFont.load_default(14), ImageFont.load_default(18)
-    draw.text((gap, 8), title, INK, large)
-    for c, name in enumerate(columns):
-        draw.text((gap + c * (cell_w + gap), 38), name, INK, small)
-    for r, (image, true, guess) in enumerate(zip(images, truth, predicted, strict=True)):
-        wrong = (true != guess).astype(int)
-        cells = (
+    scale = max(1, round(240 / truth.shape[2]))
+    cells = []
+    for image, true, guess in zip(images, truth, predicted, strict=True):
+        row = (
             image,
             overlay(image, true, palette),
             overlay(image, guess, palette),
-            overlay(image, wrong, (palette[0], WRONG), alpha=1.0),
+            _mistakes(image, true, guess),
         )
-        for c, cell in enumerate(cells):
-            picture = Image.fromarray(cell).resize((cell_w, cell_h), Image.Resampling.NEAREST)
-            sheet.paste(picture, (gap + c * (cell_w + gap), top + r * (cell_h + gap)))
-    _legend(draw, palette, classes, gap, sheet.height - foot + 8, small)
-    return sheet
+        cells += [cell.repeat(scale, axis=0).repeat(scale, axis=1) for cell in row]
+    legend = [*_legend([*truth, *predicted], palette, classes), Entry(_swatch(WRONG), "wrong")]
+    headers = ("image", "truth", "prediction", "mistakes")
+    return draw_sheet(cells, len(headers), title=title, legend=legend, headers=headers)
 
 
-def _legend(
-    draw: ImageDraw.ImageDraw, palette: Palette, classes: Sequence[str], x: int, y: int, font: Any
-) -> None:
-    entries = [*zip(palette[1:], classes[1:], strict=True), (WRONG, "wrong")]
-    for colour, name in entries:
-        draw.rectangle((x, y + 3, x + 12, y + 15), fill=colour)
-        draw.text((x + 18, y), name, INK, font)
-        x += 18 + int(draw.textlength(name, font=font)) + 20
+def _mistakes(image: np.ndarray, truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    wrong = (truth != predicted) & (truth != IGNORED)
+    dark = np.where((truth == IGNORED)[..., None], _hatched(image), 0.6 * image)
+    return np.where(wrong[..., None], WRONG, dark).astype(np.uint8)
+
+
+def contact_sheet(
+    images: Sequence[np.ndarray],
+    masks: Sequence[np.ndarray],
+    names: Sequence[str],
+    palette: Palette,
+    classes: Sequence[str],
+    title: str,
+) -> Image.Image:
+    """Samples side by side, each as the image and the image under its mask.
+
+    Args:
+      images: uint8 [H, W, 3] each.
+      masks: Class ids [H, W] each; 255 where ignored.
+      names: Written below each.
+      palette: RGB colour of each class.
+      classes: Name of each class.
+      title: Written above.
+    """
+    height, width = masks[0].shape
+    cell_w = max(1, round(math.sqrt(CELL_AREA * width / height)))
+    size = cell_w, max(1, round(CELL_AREA / cell_w))
+    cells = []
+    for image, mask in zip(images, masks, strict=True):
+        picture = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+        ids = np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))
+        cells.append(np.concatenate([picture, overlay(picture, ids, palette, outlines=True)], 1))
+    columns = min(max(1, round(SHEET_WIDTH / (2 * cell_w + GAP))), len(cells))
+    legend = _legend(masks, palette, classes)
+    return draw_sheet(cells, columns, title=title, legend=legend, captions=names)
+
+
+def _legend(masks: Iterable[np.ndarray], palette: Palette, classes: Sequence[str]) -> list[Entry]:
+    """The classes that occur, in order of their ids."""
+    present = np.zeros(IGNORED + 1, bool)
+    for mask in masks:
+        present[mask] = True
+    ids, colours = np.flatnonzero(present[:IGNORED]).tolist(), _tints(palette)
+    entries = [Entry(_swatch(colours[i]), classes[i]) for i in ids]
+    if present[IGNORED]:
+        entries.append(Entry(_hatched(_swatch((128, 128, 128))).astype(np.uint8), "ignored"))
+    return entries
+
+
+def _swatch(colour: Sequence[int]) -> np.ndarray:
+    return np.full((SWATCH, SWATCH, 3), colour, np.uint8)
 
 
 def plot_curves(records: Sequence[Mapping[str, Any]], path: Path) -> None:

@@ -1,16 +1,18 @@
 """The PyTorch side of a run: the model, its optimiser, and their checkpoints."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from unet_torch_ref.augment import Normalisation
+from unet_torch_ref.batch import Arrays, to_tensors
 from unet_torch_ref.optim import build_optimizer
-from unet_torch_ref.step import Batch, Normalisation, eval_step, train_step
+from unet_torch_ref.step import eval_step, train_step
 
 
 class TorchLearner:
@@ -27,6 +29,7 @@ class TorchLearner:
         warmup: float,
         clip_norm: float,
         mean_std: Normalisation,
+        fill: int,
         classes: int,
         total_steps: int,
         folder: Path,
@@ -35,6 +38,7 @@ class TorchLearner:
         model: The network, with its first weights.
         learning_rate, weight_decay, warmup, clip_norm: As in `unet_torch_ref.optim`.
         mean_std: Per-channel mean and standard deviation of images in 0..1.
+        fill: What masks hold outside of the picture, when a sample is moved.
         classes: Classes in the masks.
         total_steps: Steps of the whole run.
         folder: Where checkpoints go: `last.pt` and `best.pt`.
@@ -48,7 +52,8 @@ class TorchLearner:
             warmup=warmup,
             total_steps=total_steps,
         )
-        self.mean_std, self.classes, self.clip_norm = mean_std, classes, clip_norm
+        self.mean_std, self.fill, self.classes = mean_std, fill, classes
+        self.clip_norm = clip_norm
         self.folder = folder
         self.step, self.best = 0, float("-inf")
 
@@ -61,21 +66,40 @@ class TorchLearner:
         name = torch.cuda.get_device_name() if self._device.type == "cuda" else "cpu"
         return f"{self._device.type}: {name}"
 
-    def train_step(self, batch: Sequence[np.ndarray]) -> Mapping[str, Any]:
+    @property
+    def free_memory(self) -> int | None:
+        return torch.cuda.mem_get_info()[0] if self._device.type == "cuda" else None
+
+    def hold(
+        self, image: np.ndarray, mask: np.ndarray
+    ) -> Callable[[np.ndarray], tuple[Tensor, Tensor]]:
+        images, masks = (torch.from_numpy(array).to(self._device) for array in (image, mask))
+
+        def fetch(index: np.ndarray) -> tuple[Tensor, Tensor]:
+            place = torch.from_numpy(index).to(self._device)
+            return images[place], masks[place]
+
+        return fetch
+
+    def train_step(self, batch: Arrays) -> Mapping[str, Any]:
         metrics = train_step(
             self.model,
             self.optimizer,
             self.schedule,
-            self._to_device(batch),
+            to_tensors(batch, self._device),
             mean_std=self.mean_std,
+            fill=self.fill,
             clip_norm=self.clip_norm,
         )
         self.step += 1
         return metrics
 
-    def eval_step(self, batch: Sequence[np.ndarray]) -> tuple[Mapping[str, Any], Any]:
+    def eval_step(self, batch: Arrays) -> tuple[Mapping[str, Any], Any]:
         metrics, predicted = eval_step(
-            self.model, self._to_device(batch), mean_std=self.mean_std, classes=self.classes
+            self.model,
+            to_tensors(batch, self._device),
+            mean_std=self.mean_std,
+            classes=self.classes,
         )
         return {name: value.cpu() for name, value in metrics.items()}, predicted.cpu()
 
@@ -112,7 +136,3 @@ class TorchLearner:
         }
         torch.save(state, draft)
         os.replace(draft, self.folder / name)
-
-    def _to_device(self, batch: Sequence[np.ndarray]) -> Batch:
-        arrays = (np.require(a, requirements=("C", "W")) for a in batch)
-        return Batch(*(torch.from_numpy(a).to(self._device) for a in arrays))

@@ -6,32 +6,40 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from unet_torch_ref.augment import Normalisation, inputs_and_targets, normalise
+from unet_torch_ref.batch import IGNORED, Batch
 from unet_torch_ref.losses import pixel_loss
 from unet_torch_ref.metrics import confusion_counts, predict_classes
 
 Metrics = dict[str, Tensor]
-Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
 
 
-class Batch(NamedTuple):
-    """`image` uint8 [B, H, W, C], `mask` uint8 [B, H, W], `valid` bool [B]."""
+class LossSums(NamedTuple):
+    """Sums, not means, so that batches and devices just add up."""
 
-    image: Tensor
-    mask: Tensor
-    valid: Tensor
+    loss: Tensor
+    pixels: Tensor
 
-
-def normalise(image: Tensor, mean_std: Normalisation, dtype: torch.dtype) -> Tensor:
-    """uint8 [B, H, W, C] -> (image / 255 - mean) / std, [B, C, H, W] in channels-last memory."""
-    mean, std = (torch.tensor(v, dtype=dtype, device=image.device) for v in mean_std)
-    return ((image.to(dtype) / 255 - mean) / std).permute(0, 3, 1, 2)
+    @property
+    def mean(self) -> Tensor:
+        """The loss of a pixel; 0 if none counts."""
+        return self.loss / self.pixels.clamp(min=1)
 
 
-def summed_loss(logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-    """The loss over the valid images' pixels, and their number."""
-    weight = batch.valid.to(logits.dtype).reshape(-1, 1, 1)
-    loss = pixel_loss(logits, batch.mask)
-    return torch.sum(loss * weight), torch.sum(weight) * loss[0].numel()
+def summed_loss(logits: Tensor, mask: Tensor, valid: Tensor) -> LossSums:
+    """The loss over the pixels that count, and their number.
+
+    Args:
+      logits: float [B, K, H, W].
+      mask: uint8 [B, H, W] of class ids; 255 does not count.
+      valid: bool [B]; images that count.
+    """
+    counted = valid[:, None, None] & (mask != IGNORED)
+    loss = pixel_loss(logits, torch.where(counted, mask, 0))
+    return LossSums(
+        torch.where(counted, loss, 0).sum(),  # Selected: 0 times infinity would be NaN.
+        counted.sum().to(loss.dtype),
+    )
 
 
 def train_step(
@@ -41,6 +49,7 @@ def train_step(
     batch: Batch,
     *,
     mean_std: Normalisation,
+    fill: int,
     clip_norm: float,
 ) -> Metrics:
     """Takes one optimiser step.
@@ -49,8 +58,9 @@ def train_step(
       model: The network; its parameters and running statistics change.
       optimizer: Of its parameters.
       schedule: Of the optimiser's learning rate.
-      batch: The samples.
+      batch: The samples, and how to augment them.
       mean_std: Per-channel mean and standard deviation of images in 0..1.
+      fill: What masks hold outside of the picture.
       clip_norm: Largest global norm of the gradient.
 
     Returns:
@@ -59,27 +69,28 @@ def train_step(
     model.train()
     optimizer.zero_grad(set_to_none=True)
     dtype = next(model.parameters()).dtype
-    loss, pixels = summed_loss(model(normalise(batch.image, mean_std, dtype)), batch)
-    (loss / pixels).backward()
+    image, mask = inputs_and_targets(batch, mean_std, dtype, fill)
+    sums = summed_loss(model(image), mask, batch.valid)
+    sums.mean.backward()
     grad_norm = nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
     optimizer.step()
     schedule.step()
-    return {"loss": loss.detach(), "pixels": pixels, "grad_norm": grad_norm}
+    return {"loss": sums.loss.detach(), "pixels": sums.pixels, "grad_norm": grad_norm}
 
 
 @torch.no_grad()
 def eval_step(
     model: nn.Module, batch: Batch, *, mean_std: Normalisation, classes: int
 ) -> tuple[Metrics, Tensor]:
-    """Evaluates a batch with the running statistics.
+    """Evaluates a batch as it is, without augmentation, with the running statistics.
 
     Returns:
-      Sums `loss` and `pixels`, and `confusion` counts int64 [C, C], over the valid images; and
-      the predicted class ids [B, H, W].
+      Sums `loss` and `pixels`, and `confusion` counts int64 [C, C], over the pixels that count;
+      and the predicted class ids [B, H, W].
     """
     model.eval()
     logits = model(normalise(batch.image, mean_std, next(model.parameters()).dtype))
     predicted = predict_classes(logits)
-    loss, pixels = summed_loss(logits, batch)
+    sums = summed_loss(logits, batch.mask, batch.valid)
     confusion = confusion_counts(predicted, batch.mask, batch.valid, classes)
-    return {"loss": loss, "pixels": pixels, "confusion": confusion}, predicted
+    return {**sums._asdict(), "confusion": confusion}, predicted

@@ -1,19 +1,37 @@
 """Data sets: pairs of images and masks, checked and resized once, then read at random."""
 
+from collections.abc import Sequence
+
+from unet_jax.batch import IGNORED
 from unet_jax.config import DataConfig
-from unet_jax.datasets.builder import DataError, PairBuilder
+from unet_jax.datasets.ade20k import Ade20k
+from unet_jax.datasets.builder import PairBuilder
+from unet_jax.datasets.camvid import CamVid
 from unet_jax.datasets.carvana import Carvana
+from unet_jax.datasets.errors import DataError
+from unet_jax.datasets.folder import Folder
 from unet_jax.datasets.shapes import Shapes
 
-__all__ = ["DataError", "PairBuilder", "class_names", "open_dataset"]
+__all__ = ["IGNORED", "DataError", "PairBuilder", "class_names", "merged", "open_dataset"]
 
-BUILDERS: dict[str, type[PairBuilder]] = {"carvana": Carvana, "shapes": Shapes}
+BUILDERS: dict[str, type[PairBuilder]] = {
+    "shapes": Shapes,
+    "carvana": Carvana,
+    "camvid": CamVid,
+    "ade20k": Ade20k,
+    "folder": Folder,
+}
 
 
-def class_names(config: DataConfig) -> tuple[str, ...]:
-    """The class of each mask value."""
-    names = BUILDERS[config.dataset].CLASSES
-    return (names[0], "foreground") if config.binary and len(names) > 2 else names
+def class_names(config: DataConfig) -> list[str]:
+    """The class of each mask value; the set is prepared if only its files tell."""
+    known = BUILDERS[config.dataset].CLASSES
+    return merged(known or open_dataset(config).facts.classes, config.binary)
+
+
+def merged(classes: Sequence[str], binary: bool) -> list[str]:
+    """The classes that are left when, for `binary`, all but the first become one."""
+    return [classes[0], "foreground"] if binary and len(classes) > 2 else list(classes)
 
 
 def open_dataset(config: DataConfig) -> PairBuilder:
@@ -22,6 +40,6 @@ def open_dataset(config: DataConfig) -> PairBuilder:
     Raises:
       DataError: Files are missing or cannot be used; the message names each.
     """
-    builder = BUILDERS[config.dataset].from_config(config)
+    builder = BUILDERS[config.dataset](config)
     builder.prepare()
     return builder

@@ -1,91 +1,189 @@
-"""The publisher's files, read where they lie: from a folder, a zip, or a zip inside a zip."""
+"""The publisher's files, read where they lie: in folders, in zips, and in zips inside zips."""
 
+import lzma
+import os
 import shutil
+import struct
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import IO, NamedTuple
 
-from unet_jax.datasets.builder import DataError
+from unet_jax.datasets.errors import DataError
+
+LARGEST = 1 << 30
+"""Bytes of one file. No image has as many; what a decompression bomb unpacks to has more."""
+RATIO = 100
+"""A zip inside a zip shrinks by less; a bomb that is one, by more."""
+BROKEN = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
+    *(EOFError, RuntimeError, ValueError, MemoryError),
+)
+"""What zipfile raises, beside OSError, for zips that are damaged, encrypted or of a later kind."""
 
 
-@dataclass(frozen=True)
-class Files:
-    """One folder's worth of files.
+class Entry(NamedTuple):
+    """One file.
 
     Attributes:
-      place: Where they are, for messages.
-      stamps: Each file's name, and what changes when its content does.
-      read: Returns the bytes of the file of that name, or raises OSError. May be called from
-        several threads.
+      stamp: What changes when its content does.
+      open: Opens it for reading forwards. May be called from several threads.
     """
 
-    place: str
-    stamps: dict[str, str]
-    read: Callable[[str], bytes]
+    stamp: str
+    open: Callable[[], IO[bytes]]
+
+    def read(self) -> bytes:
+        """Its content.
+
+        Raises:
+          OSError: It is damaged, encrypted, or larger than `LARGEST`.
+        """
+        try:
+            with self.open() as file:
+                content = file.read(LARGEST + 1)
+        except BROKEN as error:
+            raise OSError(str(error)) from None  # As a damaged disk would.
+        if len(content) > LARGEST:
+            raise OSError(f"unpacks to more than {LARGEST:,} bytes")
+        return content
 
 
-def find(data_dir: Path, name: str, bundle: str) -> Files | None:
-    """Looks for the folder `name`, for `name`.zip, and for `name`.zip inside `bundle`.zip.
+Files = dict[str, Entry]
+"""By path, with forward slashes, from the folder or zip that was opened."""
+
+
+def open_files(place: Path) -> Files:
+    """Lists a zip; or a folder, all below it, and what its zips hold, as if unpacked into it.
 
     Raises:
-      DataError: A zip that was found cannot be read.
+      DataError: There is no such place, or a zip cannot be read or has unsafe members.
     """
-    if (data_dir / name).is_dir():
-        return _folder(data_dir / name)
-    if (data_dir / f"{name}.zip").is_file():
-        return _open_zip(data_dir / f"{name}.zip")
-    if (data_dir / f"{bundle}.zip").is_file():
-        return _open_nested_zip(data_dir / f"{bundle}.zip", f"{name}.zip")
+    if place.is_file():
+        return _zip(str(place), place.open("rb"))
+    if not place.is_dir():
+        raise DataError(f"{place} is neither a folder nor a zip")
+    files: Files = {}
+    for path in _walk(place):
+        status = path.stat()
+        stamp = f"{status.st_size} {status.st_mtime_ns}"
+        files[path.relative_to(place).as_posix()] = Entry(stamp, partial(path.open, "rb"))
+    for name in [n for n in files if n.endswith(".zip") and "/" not in n]:
+        unpacked = _zip(str(place / name), (place / name).open("rb"))
+        files = _under(name.removesuffix(".zip"), unpacked) | files  # What is unpacked wins.
+    return files
+
+
+def unpack(files: Files, name: str, place: str) -> Files:
+    """Replaces the zip `name`, itself inside a zip, by what it holds.
+
+    Raises:
+      DataError: It cannot be read, or has unsafe members; the message names it after `place`.
+    """
+    # A compressed member can only be read forwards; a copy can be read anywhere.
+    copy = tempfile.TemporaryFile()  # noqa: SIM115 (open as long as its members are wanted)
+    try:
+        with files[name].open() as stream:
+            shutil.copyfileobj(stream, copy)
+    except (*BROKEN, OSError) as error:
+        raise DataError(f"{place}/{name}: {error}; download it again") from None
+    others = {path: entry for path, entry in files.items() if path != name}
+    return others | _under(name.removesuffix(".zip"), _zip(f"{place}/{name}", copy))
+
+
+def read_text(files: Files, path: str) -> str:
+    """The text of one file.
+
+    Raises:
+      DataError: It cannot be read, or is no UTF-8.
+    """
+    try:
+        return files[path].read().decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read ({error})") from None
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Every file below, hidden ones left out; links are followed, but never in a circle."""
+
+    def fail(error: OSError) -> None:
+        raise error  # `os.walk` would leave the folder out.
+
+    seen = set()
+    for root, folders, names in os.walk(folder, onerror=fail, followlinks=True):
+        folders[:] = sorted(f for f in folders if not f.startswith(".") and f != "__MACOSX")
+        real = os.path.realpath(root)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        for name in sorted(names):
+            path = Path(root, name)
+            if not name.startswith(".") and path.is_file():
+                yield path
+
+
+def _under(folder: str, files: Files) -> Files:
+    """Puts the files into `folder`, unless that is where they say they are."""
+    if all(path.startswith(f"{folder}/") for path in files):
+        return files
+    return {f"{folder}/{path}": entry for path, entry in files.items()}
+
+
+def _zip(place: str, file: IO[bytes]) -> Files:
+    try:
+        archive = zipfile.ZipFile(file)
+    except (*BROKEN, OSError) as error:
+        raise DataError(f"{place}: {error}; download it again") from None
+    files: Files = {}
+    problems = []
+    for info in archive.infolist():
+        name = info.filename.replace("\\", "/")
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or ":" in "".join(path.parts[:1]):
+            problems.append(f"{info.filename}: points outside of the zip")
+        elif info.file_size > max(LARGEST, RATIO * info.compress_size):
+            problems.append(f"{info.filename}: unpacks to {info.file_size:,} bytes")
+        elif str(path) in files:
+            problems.append(f"{info.filename}: is in it twice")
+        elif path.name and not (
+            name.endswith("/") or "__MACOSX" in path.parts or path.name.startswith(".")
+        ):
+            stamp = f"{info.file_size} {info.CRC}"
+            files[str(path)] = Entry(stamp, partial(archive.open, info))
+    if problems:
+        raise DataError.listing(f"{place} is not safe to read:", problems)
+    return files
+
+
+def find_root(files: Files, names: Sequence[str]) -> str | None:
+    """The shallowest folder that holds every one of `names` as a folder, a file or a zip.
+
+    Returns:
+      The folder, with a slash at its end; "" for the top; None if there is none.
+    """
+    first, *others = names
+    roots = set()
+    for path in files:
+        parts = path.split("/")
+        for depth, part in enumerate(parts):
+            if part in (first, f"{first}.zip"):
+                roots.add("".join(f"{parent}/" for parent in parts[:depth]))
+    for root in sorted(roots, key=lambda root: (root.count("/"), root)):
+        children = {path[len(root) :].split("/")[0] for path in files if path.startswith(root)}
+        if all(name in children or f"{name}.zip" in children for name in others):
+            return root
     return None
 
 
-def _folder(folder: Path) -> Files:
-    stamps = {}
-    for path in folder.iterdir():
-        if path.is_file() and not path.name.startswith("."):
-            status = path.stat()
-            stamps[path.name] = f"{status.st_size} {status.st_mtime_ns}"
-    return Files(str(folder), stamps, lambda name: (folder / name).read_bytes())
-
-
-def _open_zip(path: Path) -> Files:
-    try:
-        return _zip(str(path), zipfile.ZipFile(path))
-    except zipfile.BadZipFile as error:
-        raise DataError(f"{path}: {error}; download it again") from None
-
-
-def _open_nested_zip(path: Path, member: str) -> Files | None:
-    place = f"{path}/{member}"
-    try:
-        with zipfile.ZipFile(path) as outer:
-            if member not in outer.namelist():
-                return None
-            # A compressed member can only be read forwards; a copy can be read anywhere.
-            copy = tempfile.TemporaryFile()  # noqa: SIM115 (open as long as the ZipFile is)
-            with outer.open(member) as stream:
-                shutil.copyfileobj(stream, copy)
-        return _zip(place, zipfile.ZipFile(copy))
-    except zipfile.BadZipFile as error:
-        raise DataError(f"{place}: {error}; download it again") from None
-
-
-def _zip(place: str, archive: zipfile.ZipFile) -> Files:
-    """Members are named by their last part, so that a top-level folder makes no difference."""
-    members = {}
-    for info in archive.infolist():
-        name = Path(info.filename).name
-        if not info.is_dir() and not name.startswith(".") and "__MACOSX" not in info.filename:
-            members[name] = info
-    stamps = {name: f"{info.file_size} {info.CRC}" for name, info in members.items()}
-
-    def read(name: str) -> bytes:
-        try:
-            return archive.read(members[name])
-        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-            raise OSError(str(error)) from None  # As a damaged disk would.
-
-    return Files(place, stamps, read)
+def cut(files: Files, root: str, names: Sequence[str]) -> Files:
+    """What lies in `root` under one of `names`, as a folder, a file or a zip; paths from there."""
+    wanted = {*names, *(f"{name}.zip" for name in names)}
+    return {
+        path[len(root) :]: entry
+        for path, entry in files.items()
+        if path.startswith(root) and path[len(root) :].split("/")[0] in wanted
+    }

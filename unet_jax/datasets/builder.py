@@ -3,30 +3,20 @@
 import contextlib
 import hashlib
 import io
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
+from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import track
 
 from unet_jax.config import DataConfig
-
-LISTED = 20
-
-
-class DataError(ValueError):
-    """The data cannot be used; the message says which files, and why."""
-
-    @classmethod
-    def listing(cls, title: str, problems: Sequence[str]) -> "DataError":
-        """Names the first problems, and counts the rest."""
-        lines = [title, *(f"  {problem}" for problem in problems[:LISTED])]
-        if len(problems) > LISTED:
-            lines.append(f"  … and {len(problems) - LISTED} more")
-        return cls("\n".join(lines))
+from unet_jax.datasets.errors import DataError
 
 
 class Sample(NamedTuple):
@@ -35,79 +25,124 @@ class Sample(NamedTuple):
     Attributes:
       name: Unique in the data set.
       group: What must not be parted by a split: the car, the scene.
+      split: "train", "val" or "test" where the publisher says so, else "".
+      native: Height and width of the image before it was resized.
       image: uint8 [H, W, 3].
-      mask: uint8 [H, W] of class ids.
+      mask: uint8 [H, W] of class ids; 255 where the pixel is ignored.
     """
 
     name: str
     group: str
+    split: str
+    native: tuple[int, int]
     image: np.ndarray
     mask: np.ndarray
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is to be stored.
+
+    Attributes:
+      classes: Name of each class id.
+      palette: RGB colour of each class id.
+      count: Number of samples.
+      samples: The samples, resized. Raises DataError at its end, naming every unusable file.
+      note: How the masks were understood, for people; "" if there is no doubt.
+    """
+
+    classes: Sequence[str]
+    palette: Sequence[tuple[int, int, int]]
+    count: int
+    samples: Iterator[Sample]
+    note: str = ""
+
+
+class Facts(NamedTuple):
+    """What is known of a prepared set as a whole; lists have an entry for each sample."""
+
+    names: list[str]
+    groups: list[str]
+    splits: list[str]
+    native: list[list[int]]
+    classes: list[str]
+    palette: list[list[int]]
+    note: str
+
+
+class _Info(tfds.core.DatasetInfo):
+    """Knows what is on this machine."""
+
+    def initialize_from_bucket(self) -> None:
+        """Would leave a folder among the temporary files, for what TFDS's server might know."""
 
 
 class PairBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """Stores a data set's samples as ArrayRecord, under its size and its source's fingerprint.
 
-    A subclass defines `VERSION`, `CLASSES`, `PALETTE`, `from_config` and `samples`.
+    A subclass defines `VERSION`, `fingerprint` and `source`.
     """
 
-    SPLIT = "pairs"
-    CLASSES: tuple[str, ...]
-    PALETTE: tuple[tuple[int, int, int], ...]
+    PART = "pairs"
+    CLASSES: tuple[str, ...] = ()  # Empty where only the files tell.
 
-    def __init__(
-        self, *, prepared_dir: Path, size: tuple[int, int], count: int, source: Iterable[str]
-    ) -> None:
-        """Args:
-        prepared_dir: Folder of all prepared sets.
-        size: Height and width in pixels.
-        count: How many samples there will be.
-        source: Anything that identifies the content; other content is prepared anew.
+    def __init__(self, config: DataConfig) -> None:
+        """Raises:
+        DataError: The data is not where the config says.
         """
-        self.size = size
-        self.count = count
-        fingerprint = hashlib.sha256("\n".join(source).encode()).hexdigest()[:12]
-        folder = prepared_dir.expanduser() / f"{size[0]}x{size[1]}-{fingerprint}"
+        self.config, self.size = config, config.size
+        content = "\n".join(self.fingerprint()).encode("utf-8", "surrogateescape")
+        digest = hashlib.sha256(content).hexdigest()[:12]
+        folder = config.prepared_dir.expanduser() / f"{self.size[0]}x{self.size[1]}-{digest}"
         super().__init__(data_dir=folder, file_format="array_record")
 
-    @classmethod
-    def from_config(cls, config: DataConfig) -> "PairBuilder":
-        """Takes from the config what this data set needs.
-
-        Raises:
-          DataError: Its files are not where the config says.
-        """
+    def fingerprint(self) -> Iterable[str]:
+        """Anything that identifies the content; other content is prepared anew."""
         raise NotImplementedError
 
-    def samples(self) -> Iterator[Sample]:
-        """Yields every sample, resized.
+    def source(self) -> Source:
+        """Finds what is to be stored.
 
         Raises:
-          DataError: Names every file that cannot be used.
+          DataError: Images and masks do not match, or cannot be used.
         """
         raise NotImplementedError
 
     def prepare(self) -> None:
-        """Builds the set unless it has been built; nothing half-written stays."""
+        """Builds the set unless it has been built; nothing half-written is ever read.
+
+        Another process that prepares the same set is waited for.
+        """
         if not self.data_path.exists():
+            self._prepare_alone()
+        if not self.info.metadata:  # Done by another process, after this builder was made.
+            self.info.read_from_directory(self._data_dir)
+
+    def _prepare_alone(self) -> None:
+        folder = Path(self._data_dir_root)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DataError(f"--prepared-dir: {folder} cannot be made ({error})") from None
+        with _alone(folder.with_suffix(".lock"), self.config.dataset):
+            if self.data_path.exists():  # Done by the one that was waited for.
+                return
+            for leftover in folder.glob("*/*incomplete*"):  # Of a process that was killed.
+                shutil.rmtree(leftover)
             tfds.disable_progress_bar()  # `_generate_examples` draws its own.
             with contextlib.redirect_stdout(io.StringIO()):  # TFDS's, about a download.
                 self.download_and_prepare()
 
-    def names(self) -> list[str]:
-        return list(self._metadata("names"))
-
-    def groups(self) -> list[str]:
-        return list(self._metadata("groups"))
+    @property
+    def facts(self) -> Facts:
+        """What `metadata` of the prepared set says."""
+        metadata = self.info.metadata
+        assert metadata is not None
+        return Facts(**{name: metadata[name] for name in Facts._fields})
 
     def records(self) -> Sequence[dict[str, np.ndarray]]:
         """The stored samples: `image` uint8 [H, W, 3] and `mask` uint8 [H, W]."""
-        return self.as_data_source(self.SPLIT)  # type: ignore[return-value]
-
-    def _metadata(self, key: str) -> list[str]:
-        metadata = self.info.metadata
-        assert metadata is not None
-        return metadata[key]
+        return self.as_data_source(self.PART)  # type: ignore[return-value]
 
     def _info(self) -> tfds.core.DatasetInfo:
         height, width = self.size
@@ -116,7 +151,7 @@ class PairBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         def raw(*shape: int) -> tfds.features.Tensor:
             return tfds.features.Tensor(shape=shape, dtype=np.uint8, encoding="bytes")
 
-        return tfds.core.DatasetInfo(
+        return _Info(
             builder=self,
             features=tfds.features.FeaturesDict(
                 {"image": raw(height, width, 3), "mask": raw(height, width)}
@@ -126,16 +161,40 @@ class PairBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         )
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator]:
-        return {self.SPLIT: self._generate_examples()}
+        return {self.PART: self._generate_examples()}
 
     def _generate_examples(self) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-        names, groups = [], []
-        title = f"Preparing {self.name} at {self.size[0]}×{self.size[1]}"
+        source = self.source()
+        facts = Facts([], [], [], [], list(source.classes), _lists(source.palette), source.note)
+        title = f"Preparing {self.config.dataset} at {self.size[0]}×{self.size[1]}"
         console = Console(stderr=True)
-        progress = track(self.samples(), title, total=self.count, console=console)
+        if source.note:
+            console.print(source.note, markup=False, highlight=False, soft_wrap=True)
+        progress = track(source.samples, title, total=source.count, console=console)
         for n, sample in enumerate(progress):
-            names.append(sample.name)
-            groups.append(sample.group)
+            facts.names.append(sample.name)
+            facts.groups.append(sample.group)
+            facts.splits.append(sample.split)
+            facts.native.append(list(sample.native))
             yield n, {"image": sample.image, "mask": sample.mask}
         assert self.info.metadata is not None
-        self.info.metadata.update(names=names, groups=groups)
+        self.info.metadata.update(facts._asdict())
+
+
+def _lists(palette: Sequence[tuple[int, int, int]]) -> list[list[int]]:
+    return [list(colour) for colour in palette]
+
+
+@contextlib.contextmanager
+def _alone(path: Path, name: str) -> Iterator[None]:
+    """Lets one process in at a time; a process that dies lets the next one in."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        Console(stderr=True).print(f"Another process is preparing {name}; waiting for it.")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()

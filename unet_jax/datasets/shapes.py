@@ -1,36 +1,32 @@
 """The embedded data set: scenes of textured, lit, overlapping shapes, rendered when first used."""
 
 import hashlib
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 
 import tensorflow_datasets as tfds
 
-from unet_jax.config import DataConfig
 from unet_jax.datasets import scene
-from unet_jax.datasets.builder import PairBuilder, Sample
+from unet_jax.datasets.builder import PairBuilder, Sample, Source
 
 
 class Shapes(PairBuilder):
     """Scenes 0, 1, 2, … of one seed; each scene is a group of its own."""
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("2.0.0")
     CLASSES = scene.CLASSES
-    PALETTE = scene.PALETTE
     SEED = 0
 
-    def __init__(self, scenes: int, prepared_dir: Path, size: tuple[int, int]) -> None:
+    def fingerprint(self) -> Iterable[str]:
         # Another renderer, or another machine's rounding, shows in the first scene.
-        probe = hashlib.sha256(scene.render(self.SEED, 0, *size)[0].tobytes()).hexdigest()
-        source = [f"scenes {scenes}", f"seed {self.SEED}", probe]
-        super().__init__(prepared_dir=prepared_dir, size=size, count=scenes, source=source)
+        probe = scene.render(self.SEED, 0, *self.size)[0].tobytes()
+        digest = hashlib.sha256(probe).hexdigest()
+        return [f"scenes {self.config.scenes}", f"seed {self.SEED}", digest]
 
-    @classmethod
-    def from_config(cls, config: DataConfig) -> "Shapes":
-        return cls(config.scenes, config.prepared_dir, config.size)
+    def source(self) -> Source:
+        return Source(scene.CLASSES, scene.PALETTE, self.config.scenes, self._samples())
 
-    def samples(self) -> Iterator[Sample]:
-        for index in range(self.count):
+    def _samples(self) -> Iterator[Sample]:
+        for index in range(self.config.scenes):
             image, mask = scene.render(self.SEED, index, *self.size)
             name = f"scene_{index:05d}"
-            yield Sample(name, name, image, mask)
+            yield Sample(name, name, "", self.size, image, mask)

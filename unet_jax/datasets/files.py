@@ -1,0 +1,183 @@
+"""Builders of data sets that are image and mask files: how a pair is read, checked and resized."""
+
+import contextlib
+import io
+import math
+import os
+import warnings
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from unet_jax.config import DataConfig
+from unet_jax.datasets.archive import Files
+from unet_jax.datasets.builder import PairBuilder, Sample, Source
+from unet_jax.datasets.encoding import MaskError, first_that_fits
+from unet_jax.datasets.errors import DataError
+from unet_jax.datasets.layout import Layout, Pair
+
+AHEAD = 64  # Samples in memory at once.
+
+
+class FileBuilder(PairBuilder):
+    """Reads pairs of files; a subclass finds them (`locate`) and understands them (`layout`)."""
+
+    def __init__(self, config: DataConfig) -> None:
+        """Raises:
+        DataError: The files are not where the config says.
+        """
+        try:
+            self.files = self.locate(config)
+        except (OSError, RuntimeError) as error:  # No permission; ~user who is not there.
+            raise DataError(f"{config.data_dir} cannot be read ({error})") from None
+        super().__init__(config)
+
+    def fingerprint(self) -> Iterable[str]:
+        return [f"{path} {self.files[path].stamp}" for path in sorted(self.files)]
+
+    @classmethod
+    def locate(cls, config: DataConfig) -> Files:
+        """The data set's files, and no others.
+
+        Raises:
+          DataError: They are not there; the message says where they were looked for.
+        """
+        raise NotImplementedError
+
+    def layout(self) -> Layout:
+        """Which files are pairs, and what mask values mean.
+
+        Raises:
+          DataError: Images and masks do not match.
+        """
+        raise NotImplementedError
+
+    def source(self) -> Source:
+        layout = self.layout()
+        if not layout.pairs:
+            raise DataError(f"no pairs of images and masks in {self.config.data_dir}")
+        return Source(
+            classes=layout.classes,
+            palette=layout.palette,
+            count=len(layout.pairs),
+            samples=_samples(layout, self.size, self.config.dataset),
+            note=layout.note,
+        )
+
+
+def _samples(layout: Layout, size: tuple[int, int], name: str) -> Iterator[Sample]:
+    problems = []
+    with quiet(), ThreadPoolExecutor(os.cpu_count()) as pool:
+        pairs = iter(layout.pairs)
+        underway = deque(pool.submit(_load, layout, pair, size) for pair in islice(pairs, AHEAD))
+        while underway:
+            result = underway.popleft().result()
+            underway.extend(pool.submit(_load, layout, pair, size) for pair in islice(pairs, 1))
+            if isinstance(result, Sample):
+                yield result
+            else:
+                problems.append(result)
+    if problems:
+        raise DataError.listing(f"{len(problems)} files of {name} cannot be used:", problems)
+
+
+def _load(layout: Layout, pair: Pair, size: tuple[int, int]) -> Sample | str:
+    """The resized sample, or what is wrong with it."""
+    path = pair.image
+    try:
+        image, native = read_image(layout.files[path].read(), size, layout.white)
+        path = pair.mask
+        mask = opened(layout.files[path].read())
+        if mask.size[::-1] != native:
+            theirs = f"{native[0]}×{native[1]}"
+            return f"{path}: {mask.height}×{mask.width} (H×W), but {pair.image} is {theirs}"
+        ids = first_that_fits(layout.encodings, mask, size)
+    except MaskError as error:
+        return f"{path}: {error}"
+    except OSError as error:
+        return f"{path}: cannot be decoded ({error})"
+    return Sample(pair.name, pair.group, pair.split, native, image, ids)
+
+
+@contextlib.contextmanager
+def _decoding() -> Iterator[None]:
+    """Turns into OSError whatever else a decoder raises over damaged bytes: each has its own."""
+    try:
+        yield
+    except UnidentifiedImageError:
+        raise OSError("not an image of any known kind") from None
+    except Exception as error:
+        message = " ".join(str(error).split())
+        raise OSError(message or type(error).__name__) from None
+
+
+@_decoding()
+def read_image(
+    content: bytes, size: tuple[int, int], white: int = 65535
+) -> tuple[np.ndarray, tuple[int, int]]:
+    """Decodes an image, upright and in RGB, and resizes it with antialiasing.
+
+    Args:
+      content: The file's.
+      size: Height and width to resize to.
+      white: The value of a 16-bit image that becomes 255.
+
+    Returns:
+      uint8 [H, W, 3], and the file's own height and width.
+
+    Raises:
+      OSError: It is not an image, or damaged, or larger than any.
+    """
+    image = _open(content)
+    turned = image.getexif().get(0x0112) in (5, 6, 7, 8)  # On its side: its height is its width.
+    native = image.size if turned else image.size[::-1]
+    # A JPEG is decoded at the smallest of 1, 1/2, 1/4 and 1/8 of its size that is at least 1.5
+    # times what is asked for; the rest of the way is Pillow's antialiased resize.
+    height, width = (math.ceil(1.5 * side) for side in size)
+    image.draft("RGB", (height, width) if turned else (width, height))
+    image = _upright(image)
+    if image.mode == "F":
+        raise OSError("its pixels are floating-point numbers, of which nobody knows the white")
+    if image.mode.startswith("I"):
+        levels = np.asarray(image, np.float32) * (255 / white)
+        image = Image.fromarray(np.clip(np.rint(levels), 0, 255).astype(np.uint8))
+    small = image.convert("RGB").resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    return np.asarray(small), (native[0], native[1])
+
+
+def opened(content: bytes) -> Image.Image:
+    """Decodes an image as it is, but upright; its `format` is kept.
+
+    Raises:
+      OSError: It is not an image, or damaged, or larger than any.
+    """
+    with _decoding():
+        return _upright(_open(content))
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Silences Pillow's warnings: of metadata nobody asks for, and of images half as large as it
+    refuses. Its filter is the whole process's, so only one thread may enter."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        yield
+
+
+def _open(content: bytes) -> Image.Image:
+    image = Image.open(io.BytesIO(content))
+    if image.format == "PNG":
+        image.verify()  # Decoding does not look at its checksums.
+        image = Image.open(io.BytesIO(content))
+    image.info.pop("transparency", None)  # Pixels are what they are underneath.
+    return image
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    turned = ImageOps.exif_transpose(image)
+    turned.format = image.format
+    return turned

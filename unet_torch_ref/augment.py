@@ -1,0 +1,130 @@
+"""Augmentation on the device: what the host drew, applied to a batch."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from unet_torch_ref.batch import Batch
+
+Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
+LUMINANCE = (0.2989, 0.587, 0.114)
+
+
+def inputs_and_targets(
+    batch: Batch, mean_std: Normalisation, dtype: torch.dtype, fill: int
+) -> tuple[Tensor, Tensor]:
+    """What the network is trained on: the batch with its colours and its geometry changed.
+
+    Args:
+      batch: The samples; without `colour` and `geometry`, images are only normalised.
+      mean_std: Per-channel mean and standard deviation of images in 0..1.
+      dtype: Of the images.
+      fill: What the mask holds outside of the picture; there the image has the mean colour.
+
+    Returns:
+      Normalised images [B, C, H, W] in channels-last memory, and masks uint8 [B, H, W].
+    """
+    image = normalise(batch.image, mean_std, dtype, batch.colour)
+    if batch.geometry is None:
+        return image, batch.mask
+    return warp(image, batch.geometry), warp_mask(batch.mask, batch.geometry, fill)
+
+
+def normalise(
+    image: Tensor, mean_std: Normalisation, dtype: torch.dtype, factors: Tensor | None = None
+) -> Tensor:
+    """uint8 [B, H, W, C] -> (image / 255 - mean) / std, [B, C, H, W] in channels-last memory.
+
+    `factors` [B, 5] change the colours before the mean is taken off.
+    """
+    mean, std = (torch.tensor(v, dtype=dtype, device=image.device) for v in mean_std)
+    image = image.to(dtype) / 255
+    if factors is not None:
+        image = colour(image, factors)
+    return ((image - mean) / std).permute(0, 3, 1, 2)
+
+
+def colour(image: Tensor, factors: Tensor) -> Tensor:
+    """Changes gamma, brightness, contrast, saturation and hue, in this order.
+
+    Gamma is first, where values are still exact: for exponents below 1 its slope at 0 has no
+    bound, and would show the rounding of what came before it. Values are cut to 0..1 after each.
+
+    Args:
+      image: [B, H, W, 3] in 0..1.
+      factors: [B, 5], as in `Batch.colour`. What is 1 (hue: 0) changes no bit.
+
+    References:
+      torchvision.transforms.functional.adjust_gamma, adjust_brightness, adjust_contrast,
+      adjust_saturation and adjust_hue (in HSV) do the same.
+    """
+    columns = factors.to(image.dtype)[:, None, None].split(1, dim=-1)  # [B, 1, 1, 1]
+    brightness, contrast, saturation, shift, exponent = columns
+    image = torch.where(exponent == 1, image, image**exponent)  # A device's power of 1 may round.
+    image = _blend(image, torch.zeros_like(image), brightness)
+    image = _blend(image, _luminance(image).mean((1, 2), keepdim=True), contrast)
+    image = _blend(image, _luminance(image), saturation)
+    return torch.where(shift == 0, image, _turn_hue(image, shift))
+
+
+def warp(image: Tensor, geometry: Tensor) -> Tensor:
+    """Takes each pixel of [B, C, H, W] from where int32 [B, 2, 3] says: bilinear, 0 outside."""
+    warped = _sample(image.double(), geometry, "bilinear", nudge=0.0).to(image.dtype)
+    return warped.contiguous(memory_format=torch.channels_last)
+
+
+def warp_mask(mask: Tensor, geometry: Tensor, fill: int) -> Tensor:
+    """Takes each id of [B, H, W] from where int32 [B, 2, 3] says: nearest, `fill` outside.
+
+    Half-way between two pixels, the right and the lower one are nearest.
+    """
+    # `grid_sample` rounds ties to even. A quarter of the coordinates' unit makes them go up, and
+    # can move nothing else. Ids count from 1 here, because it gives 0 outside.
+    taken = _sample(mask[:, None].double() + 1, geometry, "nearest", nudge=0.25 / 65536)[:, 0]
+    return torch.where(taken == 0, fill, taken - 1).to(mask.dtype)
+
+
+def _sample(image: Tensor, geometry: Tensor, mode: str, nudge: float) -> Tensor:
+    """`grid_sample` at coordinates that stay exact through its change of units and back.
+
+    They are so in float64 (they have up to 32 bits; float32 has 24) if the sides are powers of 2:
+    the picture is padded to them with the 0 that is outside of it anyway.
+    """
+    height, width = image.shape[2:]
+    sides = torch.tensor([1 << (side - 1).bit_length() for side in (width, height)])
+    image = F.pad(image, (0, int(sides[0]) - width, 0, int(sides[1]) - height))
+    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    output = torch.stack([x, y, torch.ones_like(x)]).double().flatten(1)  # [3, H W]
+    source = geometry.double() @ output.to(image.device) / 65536 + nudge  # [B, 2, H W]
+    grid = (2 * source.transpose(1, 2) + 1) / sides.to(image.device) - 1
+    grid = grid.unflatten(1, (height, width))
+    return F.grid_sample(image, grid, mode, padding_mode="zeros", align_corners=False)
+
+
+def _blend(image: Tensor, other: Tensor, share: Tensor) -> Tensor:
+    """`share` of the image and the rest of the other; more than 1 leads away from the other."""
+    return (share * image + (1 - share) * other).clamp(0, 1)
+
+
+def _luminance(image: Tensor) -> Tensor:
+    return (image * image.new_tensor(LUMINANCE)).sum(-1, keepdim=True)
+
+
+def _turn_hue(image: Tensor, shift: Tensor) -> Tensor:
+    """Shifts the hue in HSV by a share of the circle; saturation and value stay.
+
+    Round the circle, in sixths, a channel is at the pixel's highest value for two, falls for one,
+    is at its lowest for two, and rises for one; blue is two sixths behind green, as green is
+    behind red.
+    """
+    red, green, blue = image.split(1, dim=-1)
+    high, low = image.amax(-1, keepdim=True), image.amin(-1, keepdim=True)
+    chroma = high - low
+    divisor = torch.where(chroma == 0, 1, chroma)  # Grey has no hue: any will do.
+    hue = torch.where(
+        high == red,
+        (green - blue) / divisor,
+        torch.where(high == green, (blue - red) / divisor + 2, (red - green) / divisor + 4),
+    )
+    place = (image.new_tensor((5, 3, 1)) + hue + 6 * shift) % 6
+    return (high - chroma * torch.minimum(place, 4 - place).clamp(0, 1)).clamp(0, 1)
