@@ -1,0 +1,1 @@
+"""Speed, measured: each contender against the others in one run."""

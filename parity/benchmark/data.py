@@ -1,0 +1,94 @@
+"""How fast images come: our loader by stage, against the usual PyTorch DataLoader."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+
+from parity.benchmark.contest import Rate, contest
+from unet_jax.augment import inputs_and_targets
+from unet_jax.batch import Batch
+from unet_jax.config import Config
+from unet_jax.datasets import open_dataset
+from unet_jax.datasets.files import FileBuilder
+from unet_jax.pipeline import Pipeline
+from unet_torch_ref.loader import file_loader
+
+EPOCH = 2000  # Images, at least.
+READ, DECODE = "read", "read, decode"
+BATCH, HOST = "read, decode, batch", "batch from host memory"
+TRANSFER, AUGMENT = "… and to the device", "… and augmented there"
+TORCH = "PyTorch DataLoader"
+
+
+def race(config: Config, *, workers: int, rounds: int, images: int) -> dict[str, Rate]:
+    """Images/s of every stage, each with all stages before it, and of PyTorch's loader.
+
+    Args:
+      config: Its data set, size, batch size and augmentation.
+      workers: Processes of PyTorch's loader.
+      rounds: How often each is timed.
+      images: How many samples PyTorch's loader serves a round; ours serve whole epochs.
+
+    Raises:
+      DataError: The data cannot be used.
+    """
+    builder = open_dataset(config.data)
+    contenders = _stages(builder, config)
+    if isinstance(builder, FileBuilder):
+        contenders[TORCH] = _torch(builder, config, workers, images)
+    return contest(contenders, rounds)
+
+
+def _stages(builder: Any, config: Config) -> dict[str, Callable[[], int]]:
+    """Each serves one epoch of training batches, or as many samples one by one."""
+    records, count = builder.records(), len(builder.facts.names)
+
+    def pipeline() -> Pipeline:
+        train = config.train
+        made = Pipeline(builder, config.data, config.augment, train.batch_size, train.seed)
+        # The start of an epoch would outweigh one of a small set.
+        made.steps = max(made.steps, EPOCH // train.batch_size)
+        return made
+
+    streamed, held = pipeline(), pipeline()
+    held.hold()
+    epochs = iter(range(1 << 30))
+
+    def one_by_one(read: Callable[[int], Any]) -> int:
+        for index in np.random.default_rng(0).permutation(count):
+            read(int(index))
+        return count
+
+    def batches(source: Pipeline, use: Callable[[Batch], Any] = lambda batch: None) -> int:
+        images = 0
+        for batch in source.train(next(epochs)):
+            jax.block_until_ready(use(batch))
+            images += len(batch.valid)
+        return images
+
+    change = partial(
+        inputs_and_targets,
+        mean_std=(config.data.mean, config.data.std),
+        dtype="float32",
+        fill=config.augment.fill(len(streamed.classes)),
+    )
+    return {
+        READ: partial(one_by_one, lambda index: records.data_source[index]),
+        DECODE: partial(one_by_one, lambda index: records[index]),
+        BATCH: partial(batches, streamed),
+        HOST: partial(batches, held),
+        TRANSFER: partial(batches, held, jax.device_put),
+        AUGMENT: partial(batches, held, jax.jit(change)),
+    }
+
+
+def _torch(builder: FileBuilder, config: Config, workers: int, images: int) -> Callable[[], int]:
+    layout = builder.layout()
+    pairs = [(layout.files[pair.image].open, layout.files[pair.mask].open) for pair in layout.pairs]
+    loader = file_loader(
+        pairs[:images], config.data.size, batch_size=config.train.batch_size, workers=workers
+    )
+    return lambda: sum(len(image) for image, _ in loader)

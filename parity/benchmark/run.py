@@ -1,0 +1,69 @@
+"""From a command line to a table of rates, and a JSON file."""
+
+import json
+import logging
+import os
+import platform
+from importlib import metadata
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from parity.benchmark import data, encodings
+from unet_jax.cli import BenchmarkOptions, fail
+from unet_jax.config import Config
+
+
+def benchmark(options: BenchmarkOptions, config: Config) -> int:
+    """Measures, prints, and writes `--out`.
+
+    Returns:
+      The exit status: 0.
+    """
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    try:
+        table, results = (_data if options.subject == "data" else _encodings)(options, config)
+    except (ValueError, OSError) as error:
+        fail(str(error))
+    console = Console()
+    console.print(table)
+    packages = ("jax", "torch", "grain", "tensorflow-datasets", "pillow", "numpy")
+    facts = {name: metadata.version(name) for name in packages}
+    facts |= {"python": platform.python_version(), "cpus": str(os.cpu_count())}
+    console.print(", ".join(f"{name} {value}" for name, value in facts.items()), highlight=False)
+    if options.out is not None:
+        options.out.write_text(json.dumps({"versions": facts, "results": results}, indent=2))
+    return 0
+
+
+def _title(config: Config) -> str:
+    height, width = config.data.size
+    return f"{config.data.dataset} at {height}×{width}, batches of {config.train.batch_size}"
+
+
+def _data(options: BenchmarkOptions, config: Config) -> tuple[Table, Any]:
+    rates = data.race(config, workers=options.workers, rounds=options.rounds, images=options.images)
+    table = Table(title=_title(config))
+    table.add_column("stage")
+    table.add_column("images/s: median (range)", justify="right")
+    table.add_column("to PyTorch's", justify="right")
+    for name, rate in rates.items():
+        ratio = f"{rate.median / rates[data.TORCH].median:,.1f}×" if data.TORCH in rates else "–"
+        table.add_row(name, str(rate), ratio)
+    return table, {name: rate._asdict() for name, rate in rates.items()}
+
+
+def _encodings(options: BenchmarkOptions, config: Config) -> tuple[Table, Any]:
+    results = encodings.race(config, rounds=options.rounds, images=options.images)
+    table = Table(title=_title(config))
+    table.add_column("stored as")
+    table.add_column("kB a sample", justify="right")
+    table.add_column("read and decoded, samples/s: median (range)", justify="right")
+    for name, result in results.items():
+        table.add_row(name, f"{result.kilobytes:.1f}", str(result.rate))
+    plain = {
+        name: {"kilobytes": result.kilobytes, **result.rate._asdict()}
+        for name, result in results.items()
+    }
+    return table, plain

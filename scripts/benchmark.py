@@ -1,0 +1,17 @@
+"""Measures speed: `python scripts/benchmark.py --help`."""
+
+from unet_jax.cli import parse_benchmark
+
+
+def main() -> int:
+    options, config = parse_benchmark(
+        description="Measures speed, each contender against the others in one run."
+    )
+    # Slow to import: only when the command line is known to be right.
+    from parity.benchmark.run import benchmark
+
+    return benchmark(options, config)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
