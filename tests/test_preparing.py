@@ -255,7 +255,7 @@ KILLED = """
             passing("writing")
             super().write(record)
 
-    files._load = counted("reading", files._load)
+    files.load_pair = counted("reading", files.load_pair)
     file_adapters.array_record_module.ArrayRecordWriter = Counting
     tfds.core.DatasetInfo.update_data_dir = counted(
         "before the set is put in place", tfds.core.DatasetInfo.update_data_dir

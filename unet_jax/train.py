@@ -101,7 +101,8 @@ def train(
     best = summary["best"]
     say(
         f"Best: epoch {best['epoch']}, Dice {best['dice']:.4f}, IoU {best['iou']:.4f}, "
-        f"accuracy {best['accuracy']:.4f}, in {summary['wall_seconds']:.0f} s; pictures in "
+        f"accuracy {best['accuracy']:.4f}, in {summary['wall_seconds']:.0f} s, "
+        f"{summary['data_wait'] or 0:.1%} of the steps' time spent waiting for data; pictures in "
         f"{run.workdir / 'predictions'}, curves in {run.workdir / 'curves.png'}",
         style="bold green",
     )

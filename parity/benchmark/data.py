@@ -1,6 +1,6 @@
 """How fast images come: our loader by stage, against the usual PyTorch DataLoader."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,8 @@ from unet_jax.augment import inputs_and_targets
 from unet_jax.batch import Batch
 from unet_jax.config import Config
 from unet_jax.datasets import open_dataset
-from unet_jax.datasets.files import FileBuilder
+from unet_jax.datasets.files import FileBuilder, load_pair, quiet
+from unet_jax.datasets.layout import Layout, Pair
 from unet_jax.pipeline import Pipeline
 from unet_torch_ref.loader import file_loader
 
@@ -20,6 +21,7 @@ EPOCH = 2000  # Images, at least.
 READ, DECODE = "read", "read, decode"
 BATCH, HOST = "read, decode, batch", "batch from host memory"
 TRANSFER, AUGMENT = "… and to the device", "… and augmented there"
+PREPARE = "prepare: read, check, resize"
 TORCH = "PyTorch DataLoader"
 
 
@@ -30,7 +32,8 @@ def race(config: Config, *, workers: int, rounds: int, images: int) -> dict[str,
       config: Its data set, size, batch size and augmentation.
       workers: Processes of PyTorch's loader.
       rounds: How often each is timed.
-      images: How many samples PyTorch's loader serves a round; ours serve whole epochs.
+      images: How many files a round are prepared, and served by PyTorch's loader; ours serves
+        whole epochs.
 
     Raises:
       DataError: The data cannot be used.
@@ -38,7 +41,10 @@ def race(config: Config, *, workers: int, rounds: int, images: int) -> dict[str,
     builder = open_dataset(config.data)
     contenders = _stages(builder, config)
     if isinstance(builder, FileBuilder):
-        contenders[TORCH] = _torch(builder, config, workers, images)
+        layout = builder.layout()
+        pairs = layout.pairs[:: max(len(layout.pairs) // images, 1)][:images]
+        contenders[PREPARE] = partial(_prepare, layout, pairs, config.data.size)
+        contenders[TORCH] = _torch(layout, pairs, config, workers)
     return contest(contenders, rounds)
 
 
@@ -85,10 +91,19 @@ def _stages(builder: Any, config: Config) -> dict[str, Callable[[], int]]:
     }
 
 
-def _torch(builder: FileBuilder, config: Config, workers: int, images: int) -> Callable[[], int]:
-    layout = builder.layout()
-    pairs = [(layout.files[pair.image].open, layout.files[pair.mask].open) for pair in layout.pairs]
+def _prepare(layout: Layout, pairs: Sequence[Pair], size: tuple[int, int]) -> int:
+    """On one core; `open_dataset` uses all, and writes what this only reads."""
+    with quiet():
+        for pair in pairs:
+            load_pair(layout, pair, size)
+    return len(pairs)
+
+
+def _torch(
+    layout: Layout, pairs: Sequence[Pair], config: Config, workers: int
+) -> Callable[[], int]:
+    files = [(layout.files[pair.image].open, layout.files[pair.mask].open) for pair in pairs]
     loader = file_loader(
-        pairs[:images], config.data.size, batch_size=config.train.batch_size, workers=workers
+        files, config.data.size, batch_size=config.train.batch_size, workers=workers
     )
     return lambda: sum(len(image) for image, _ in loader)

@@ -40,7 +40,12 @@ class Encoding:
             )
         values = _as_numbers(mask.resize((size[1], size[0]), Image.Resampling.NEAREST))
         keys = np.array(sorted(self.ids))
-        return np.array([self.ids[k] for k in keys], np.uint8)[np.searchsorted(keys, values)]
+        ids = np.array([self.ids[k] for k in keys], np.uint8)
+        if self.colour:
+            return ids[np.searchsorted(keys, values)]
+        table = np.zeros(keys[-1] + 1, np.uint8)
+        table[keys] = ids
+        return table[values]
 
     def _list(self, values: Sequence[int]) -> str:
         shown = [f"#{value:06x}" if self.colour else str(value) for value in values[:8]]

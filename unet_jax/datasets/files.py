@@ -72,11 +72,11 @@ class FileBuilder(PairBuilder):
 def _samples(layout: Layout, size: tuple[int, int], name: str) -> Iterator[Sample]:
     problems = []
     with quiet(), ThreadPoolExecutor(os.cpu_count()) as pool:
-        pairs = iter(layout.pairs)
-        underway = deque(pool.submit(_load, layout, pair, size) for pair in islice(pairs, AHEAD))
+        started = (pool.submit(load_pair, layout, pair, size) for pair in layout.pairs)
+        underway = deque(islice(started, AHEAD))
         while underway:
             result = underway.popleft().result()
-            underway.extend(pool.submit(_load, layout, pair, size) for pair in islice(pairs, 1))
+            underway.extend(islice(started, 1))
             if isinstance(result, Sample):
                 yield result
             else:
@@ -85,7 +85,7 @@ def _samples(layout: Layout, size: tuple[int, int], name: str) -> Iterator[Sampl
         raise DataError.listing(f"{len(problems)} files of {name} cannot be used:", problems)
 
 
-def _load(layout: Layout, pair: Pair, size: tuple[int, int]) -> Sample | str:
+def load_pair(layout: Layout, pair: Pair, size: tuple[int, int]) -> Sample | str:
     """The resized sample, or what is wrong with it."""
     path = pair.image
     try:
@@ -145,7 +145,9 @@ def read_image(
     if image.mode.startswith("I"):
         levels = np.asarray(image, np.float32) * (255 / white)
         image = Image.fromarray(np.clip(np.rint(levels), 0, 255).astype(np.uint8))
-    small = image.convert("RGB").resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    if image.mode != "RGB":
+        image = image.convert("RGB")
+    small = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
     return np.asarray(small), (native[0], native[1])
 
 
@@ -178,6 +180,6 @@ def _open(content: bytes) -> Image.Image:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    turned = ImageOps.exif_transpose(image)
-    turned.format = image.format
-    return turned
+    image.load()
+    ImageOps.exif_transpose(image, in_place=True)
+    return image

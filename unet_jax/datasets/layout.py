@@ -73,13 +73,15 @@ def match(
       groups: Separates a stem's group from the rest; None: each pair is its own group.
 
     Returns:
-      The pairs, in order of name.
+      The pairs, in order of name; none of a test set whose masks are not there.
 
     Raises:
       DataError: An image has no mask or two, or a mask no image; every such file is named.
     """
     image_of = _by_stem(files, images)
     mask_of = _by_stem(files, masks)
+    if split == "test" and not mask_of:
+        return []
     if images == masks:
         image_of = {stem: p for stem, p in image_of.items() if not stem.endswith(suffix)}
         mask_of = {stem: p for stem, p in mask_of.items() if stem.endswith(suffix)}
