@@ -44,8 +44,7 @@ def test_a_folder_is_listed_with_what_its_zips_hold(tmp_path: Path):
     (tmp_path / "sub" / "a.txt").write_bytes(b"a")
     put(tmp_path / "loose.zip", {"b.txt": b"b", "deep/c.txt": b"c"})
     put(tmp_path / "topped.zip", {"topped/d.txt": b"d"})
-    found = everything(open_files(tmp_path))
-    assert {path: content for path, content in found.items() if path.endswith(".txt")} == {
+    assert everything(open_files(tmp_path)) == {
         "sub/a.txt": b"a",
         "loose/b.txt": b"b",
         "loose/deep/c.txt": b"c",
@@ -119,6 +118,13 @@ def test_a_zip_inside_a_zip(tmp_path: Path):
         "images/a.txt": b"a",
         "images/deep/b.txt": b"b",
     }
+
+
+def test_what_is_unpacked_goes_before_a_zip_inside_a_zip(tmp_path: Path):
+    inner = packed({"a.txt": b"old", "b.txt": b"b"})
+    files = open_files(put(tmp_path / "outer.zip", {"set.zip": inner, "set/a.txt": b"new"}))
+    unpacked = everything(unpack(files, "set.zip", "outer.zip"))
+    assert unpacked == {"set/a.txt": b"new", "set/b.txt": b"b"}
 
 
 @pytest.mark.parametrize("name", ["../a.txt", "a/../../b.txt", "/etc/a.txt", "C:/a", "..\\a.txt"])

@@ -497,9 +497,10 @@ def test_nothing_is_on_when_all_is_off():
 def test_a_zoom_beyond_fixed_point_is_refused():
     config = AugmentConfig(scale=(0.0001, 1))
     with pytest.raises(ValueError, match=r"scale: \(0.0001, 1.0\) shows .* at most 32767 are"):
-        draw_many(config, 1)
+        draws.check_reach(config, (320, 480), (1280, 1918))
     for native in ((320, 480), (1280, 1918)):  # The largest in use, at hard settings.
         hard = AugmentConfig(rotation=180, scale=(0.5, 2), translation=0.5)
+        draws.check_reach(hard, (1280, 1918), native)
         reach = [
             abs(source(g, (1280, 1918))).max()
             for g, _ in draw_many(hard, 3, size=(1280, 1918), native=native)

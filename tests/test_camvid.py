@@ -101,6 +101,19 @@ def test_a_published_test_set_is_kept_apart(tmp_path: Path):
     assert facts.splits == ["train"] * 3 + ["val"] * 2 + ["test"]
 
 
+def test_a_listed_test_set_without_masks_is_left_out(tmp_path: Path):
+    data = write_segnet(tmp_path / "data", {**SPLITS, "test": ["f", "g"]})
+    shutil.rmtree(data / "testannot")
+    assert open_set("camvid", data, tmp_path / "prepared").facts.names == NAMES
+
+
+def test_a_listed_test_set_that_lacks_one_mask_is_refused(tmp_path: Path):
+    data = write_segnet(tmp_path / "data", {**SPLITS, "test": ["f", "g"]})
+    (data / "testannot" / "g.png").unlink()
+    message = refused("camvid", data, tmp_path / "prepared")
+    assert "test.txt, line 2: there is no testannot/g.png" in message
+
+
 @pytest.mark.parametrize("size", [NATIVE, SIZE], ids=["native", "smaller"])
 def test_eleven_classes_and_void_is_ignored(size: tuple[int, int], segnet: Path, tmp_path: Path):
     builder = open_set("camvid", segnet, tmp_path / "prepared", size)

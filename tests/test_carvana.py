@@ -119,6 +119,18 @@ def test_every_layout_reads_the_same(
     assert contents(open_set("carvana", data, tmp_path / "prepared")) == contents(prepared)
 
 
+def test_what_is_unpacked_goes_before_its_zip_which_is_read_where_it_lies(
+    kaggle: Path, copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    data = as_zips(kaggle, tmp_path / "data")
+    for path in (copy / "train").iterdir():
+        save_image(np.zeros((*NATIVE, 3), np.uint8), path)
+    shutil.copytree(copy / "train", data / "train")
+    monkeypatch.setattr("unet_jax.datasets.carvana.unpack", lambda *_: pytest.fail("copied"))
+    records = open_set("carvana", data, tmp_path / "prepared").records()
+    assert not any(record["image"].any() for record in records)
+
+
 def write_own_splits(folder: Path, splits: dict[str, list[str]]) -> Path:
     for split, names in splits.items():
         for name in names:

@@ -45,7 +45,7 @@ def test_a_preset_survives_writing_and_reading(preset, tmp_path):
 
 CHANGED = Config(
     data=DataConfig(
-        dataset="carvana",
+        dataset="folder",
         data_dir=Path("raw"),
         prepared_dir=Path("prepared"),
         size=(40, 56),

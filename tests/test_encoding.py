@@ -58,6 +58,11 @@ WRITTEN = {
     "palette PNG": (BY_NUMBER, lambda: stored(indexed(IDS), optimize=False)),
     "palette GIF": (BY_NUMBER, lambda: stored(indexed(IDS), "GIF", optimize=False)),
     "transparent palette": (BY_NUMBER, lambda: stored(indexed(IDS), transparency=bytes(5))),
+    "WebP": (BY_COLOUR, lambda: stored(painted(IDS), "WEBP", lossless=True)),
+    "WebP with metadata": (
+        BY_COLOUR,
+        lambda: stored(painted(IDS), "WEBP", lossless=True, exif=Image.Exif().tobytes()),
+    ),
     "BMP": (BY_NUMBER, lambda: stored(Image.fromarray(IDS), "BMP")),
     "RGB": (BY_COLOUR, lambda: stored(painted(IDS))),
     "RGBA": (BY_COLOUR, lambda: stored(with_alpha(painted(IDS)))),
@@ -113,6 +118,13 @@ REFUSED = {
     "CMYK": (BY_COLOUR, lambda: painted(IDS).convert("CMYK"), "mode CMYK"),
     "negative": (BY_NUMBER, lambda: Image.fromarray(IDS - np.int32(3)), "holds the values -3, -2"),
 }
+
+
+@pytest.mark.parametrize("alpha", [False, True], ids=["opaque", "with alpha"])
+def test_a_lossy_webp_is_refused(alpha: bool):
+    mask = with_alpha(painted(IDS)) if alpha else painted(IDS)
+    with pytest.raises(MaskError, match="is a lossy WebP"):
+        stored(mask, "WEBP", quality=100)
 
 
 @pytest.mark.parametrize("case", REFUSED)

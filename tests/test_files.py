@@ -1,6 +1,9 @@
 """How image files become pixels: colour modes, depth, orientation, and the JPEG short cut."""
 
 import io
+import struct
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +80,63 @@ def test_sixteen_bits_are_scaled_by_their_white(white: int, kind: str, order: st
 def test_what_is_brighter_than_white_is_white():
     levels = np.full(NATIVE, 5000, np.uint16)
     assert (read_image(encoded(Image.fromarray(levels)), NATIVE, 4095)[0] == 255).all()
+
+
+def deep_png(kind: int, channels: int) -> bytes:
+    """Two black pixels of 16 bits a channel, which Pillow reads but does not write."""
+    parts = {
+        b"IHDR": struct.pack(">2L5B", 2, 1, 16, kind, 0, 0, 0),
+        b"IDAT": zlib.compress(bytes(1 + 2 * 2 * channels)),
+        b"IEND": b"",
+    }
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">L", len(part)) + name + part + struct.pack(">L", zlib.crc32(name + part))
+        for name, part in parts.items()
+    )
+
+
+def deep_tiff() -> bytes:
+    tags = {256: (3, 1, 2), 257: (3, 1, 1), 258: (3, 3, 122), 259: (3, 1, 1), 262: (3, 1, 2)}
+    tags |= {273: (4, 1, 128), 277: (3, 1, 3), 278: (3, 1, 1), 279: (4, 1, 12)}
+    listed = b"".join(struct.pack("<2H2L", tag, *rest) for tag, rest in tags.items())
+    start = b"II*\0" + struct.pack("<LH", 8, len(tags))
+    return start + listed + bytes(4) + struct.pack("<3H", 16, 16, 16) + bytes(12)
+
+
+DEEP = {
+    "RGB": lambda: deep_png(2, 3),
+    "grey and alpha": lambda: deep_png(4, 2),
+    "RGBA": lambda: deep_png(6, 4),
+    "TIFF": deep_tiff,
+}
+
+
+@pytest.mark.parametrize("content", DEEP.values(), ids=DEEP)
+def test_sixteen_bits_that_pillow_cuts_to_eight_have_no_other_white(content: Callable[[], bytes]):
+    assert not read_image(content(), (1, 2))[0].any()
+    with pytest.raises(OSError, match="16 bits a channel, of which only grey"):
+        read_image(content(), (1, 2), 4095)
+
+
+def test_the_white_of_eight_bits_is_255():
+    np.testing.assert_array_equal(read_image(encoded(picture()), NATIVE, 4095)[0], draw(0)[0])
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "GIF", "PNG", "WEBP"])
+@pytest.mark.parametrize("read", [opened, lambda content: read_image(content, NATIVE)])
+def test_a_file_of_two_pictures_is_refused(read: Callable[[bytes], object], kind: str):
+    others = [Image.fromarray(draw(1)[0])]
+    content = encoded(picture(), kind, save_all=True, append_images=others, lossless=True)
+    with pytest.raises(OSError, match="holds 2 pictures; one is expected"):
+        read(content)
+
+
+def test_of_a_cameras_two_pictures_the_first_is_read():
+    """MPO: a JPEG, followed by a preview of it."""
+    content = encoded(picture(), "MPO", save_all=True, append_images=[picture("L").convert("RGB")])
+    assert Image.open(io.BytesIO(content)).format == "MPO"
+    expected = np.asarray(Image.open(io.BytesIO(content)))
+    np.testing.assert_array_equal(read_image(content, NATIVE)[0], expected)
 
 
 def test_no_bit_of_a_png_flips_unseen():

@@ -96,6 +96,54 @@ def test_images_may_have_another_suffix_than_masks(suffix: str, tmp_path: Path):
     assert open_folder(data, tmp_path).facts.names == list(NAMES)
 
 
+def test_a_test_set_without_masks_is_left_out_where_masks_lie_beside_images(tmp_path: Path):
+    data = write_folder(tmp_path / "data", "train/{}.png", "train/{}_mask.png")
+    save_image(draw(0)[0], data / "test" / "t.png")
+    assert open_folder(data, tmp_path, mask_suffix="_mask").facts.splits == ["train"] * 3
+
+
+@pytest.mark.parametrize(
+    ("images", "masks", "below", "suffix"),
+    [
+        ("", "", "{split}/", "_mask"),
+        ("images/", "masks/", "{place}{split}/", ""),
+        ("images/", "masks/", "{split}/{place}", ""),
+    ],
+    ids=["masks beside images", "splits below", "splits beside"],
+)
+def test_images_outside_of_the_splits_folders_are_refused(
+    images: str, masks: str, below: str, suffix: str, tmp_path: Path
+):
+    data = tmp_path / "data"
+    for name, split in (("a", ""), ("b", "train"), ("c", "val")):
+        places = [below.format(place=p, split=split) if split else p for p in (images, masks)]
+        write_folder(data, f"{places[0]}{{}}.png", f"{places[1]}{{}}{suffix}.png", names=name)
+    folders = [below.format(place=images, split=split).strip("/") for split in ("train", "val")]
+    message = refused_folder(data, tmp_path, mask_suffix=suffix)
+    assert f"{images}a.png lies outside of {', '.join(folders)}: " in message
+
+
+def test_a_test_set_beside_images_of_no_split_is_kept_apart(tmp_path: Path):
+    data = write_folder(tmp_path / "data", names="ab")
+    write_folder(data, "test/images/{}.png", "test/masks/{}.png", names="c")
+    assert open_folder(data, tmp_path).facts.splits == ["", "", "test"]
+
+
+def test_a_test_set_below_images_of_no_split_is_refused(tmp_path: Path):
+    data = write_folder(tmp_path / "data", "{}.png", "{}_mask.png", names="ab")
+    write_folder(data, "test/{}.png", "test/{}_mask.png", names="c")
+    message = refused_folder(data, tmp_path, mask_suffix="_mask")
+    assert "a.png lies outside of test" in message
+
+
+def test_no_file_is_in_two_pairs(tmp_path: Path):
+    data = write_folder(tmp_path / "data", "train/{}.png", "train/{}_mask.png", names="ab")
+    write_folder(data, "train/images/{}.png", "train/images/{}_mask.png", names="c")
+    message = refused_folder(data, tmp_path, mask_suffix="_mask")
+    assert "in two pairs" in message
+    assert "train/images/c.png" in message
+
+
 def test_a_zip_reads_as_the_folder(tmp_path: Path):
     data = write_folder(tmp_path / "data")
     (tmp_path / "mine.zip").write_bytes(zipped(data))
@@ -139,7 +187,8 @@ def test_a_folder_without_pairs(kind: str, tmp_path: Path):
     elif kind == "images alone":
         save_image(draw(0)[0], data / "images" / "a.png")
     message = refused_folder(data, tmp_path)
-    for part in (f"no pairs in {data}", "images", "masks", "--mask-suffix"):
+    named = "named images, image, imgs, img, and masks in masks, mask, labels"  # In this order.
+    for part in (f"no pairs in {data}", named, "--mask-suffix"):
         assert part in message
 
 

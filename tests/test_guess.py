@@ -22,6 +22,7 @@ from drawing import (
     painted,
     palette,
     real,
+    refused_folder,
     save_image,
     write_folder,
 )
@@ -99,6 +100,26 @@ def test_all_masks_are_looked_at_before_one_is_understood(tmp_path: Path):
     write_folder(data, names="ab", save=levels(0, 1, 0))
     write_folder(data, names="c", save=levels(0, 1, 2))
     assert open_folder(data, tmp_path).facts.classes == THREE[0]
+
+
+@pytest.mark.parametrize("ones", ["a", "ab"])
+def test_masks_of_0_and_1_among_masks_of_0_and_255_are_refused(ones: str, tmp_path: Path):
+    data = tmp_path / "data"
+    write_folder(data, names=ones, save=levels(0, 1, 0))
+    write_folder(data, names="bc"[len(ones) - 1 :], save=levels(0, 255, 0))
+    message = refused_folder(data, tmp_path)
+    first = "b" if ones == "a" else "c"
+    for part in ("masks/a.png: 0 and 1", f"masks/{first}.png: 0 and 255", "--description"):
+        assert part in message
+
+
+def test_void_in_some_masks_is_ignored(tmp_path: Path):
+    data = tmp_path / "data"
+    write_folder(data, names="ab", save=levels(0, 1, 0))
+    write_folder(data, names="c", save=levels(0, 1, 255))
+    np.testing.assert_array_equal(
+        masks(open_folder(data, tmp_path))["c"], np.array([0, 1, 255])[IDS["c"]]
+    )
 
 
 def jpeg(ids: np.ndarray, path: Path) -> None:

@@ -352,3 +352,8 @@ def test_large_counts_do_not_overflow(pixels, dtype):
     assert result["dice"] == close(2 * 3 / (4 + 4))
     assert result["iou"] == close(3 / 5)
     assert result["accuracy"] == close(3 / 5)
+
+
+def test_nothing_to_score_is_an_error():
+    with pytest.raises(ValueError, match="every validation pixel is ignored"):
+        scores(np.zeros((2, 2)), ("background", "foreground"))

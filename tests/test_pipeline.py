@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -377,6 +378,34 @@ def test_without_the_publishers_validation_it_is_drawn_from_the_training_samples
     split = published_split(splits, groups, DataConfig(val_fraction=0.3))
     assert sorted(split.train + split.validation) == [0, 2, 3]
     assert len(split.validation) == 1
+
+
+def test_a_zoom_that_cannot_be_told_is_refused_before_training(numbered: PairBuilder):
+    with pytest.raises(ValueError, match="scale:"):
+        serve(numbered, scale=(0.0001, 1))
+
+
+def test_other_pixels_under_the_same_names_are_refused(numbered: PairBuilder, tmp_path: Path):
+    pipeline = serve(numbered)
+    with closing(Run(tmp_path / "run", Config(), resume=False)) as run:
+        run.split(pipeline)
+        run.split(pipeline)
+        pipeline.content = "0123456789abcdef"
+        with pytest.raises(ValueError, match="was it changed"):
+            run.split(pipeline)
+
+
+class Repainted(Numbered):
+    """The same names, other masks."""
+
+    def _samples(self) -> Iterator[Sample]:
+        for sample in super()._samples():
+            yield sample._replace(mask=sample.mask // 2)
+
+
+def test_the_content_is_that_of_the_samples_not_of_the_place(numbered: PairBuilder, tmp_path: Path):
+    again, other = prepared(Numbered, tmp_path / "a"), prepared(Repainted, tmp_path / "b")
+    assert again.facts.content == numbered.facts.content != other.facts.content
 
 
 def test_a_batch_larger_than_the_training_set_is_refused(numbered: PairBuilder):

@@ -290,7 +290,9 @@ def shown(pixels: np.ndarray, facts: Facts) -> str:
 def facts_of(count: int, native: list[list[int]], splits: list[str], note: str = "") -> Facts:
     names = [str(n) for n in range(len(native))]
     palette = [[n, n, n] for n in range(count)]
-    return Facts(names, names, splits, native, [f"[/c{n}]" for n in range(count)], palette, note)
+    return Facts(
+        names, names, splits, native, [f"[/c{n}]" for n in range(count)], palette, note, ""
+    )
 
 
 def test_many_classes_are_counted_beyond_the_largest():

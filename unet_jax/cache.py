@@ -24,9 +24,9 @@ def choose_place(wanted: str, size: int, device_free: int | None) -> Place:
     """
     if wanted != "auto":
         return wanted  # type: ignore[return-value]
-    if device_free is not None and SHARE * size <= device_free:
-        return "device"
-    return "host" if SHARE * size <= psutil.virtual_memory().available else "none"
+    if SHARE * size > psutil.virtual_memory().available:
+        return "none"  # The way to a device leads through host memory.
+    return "device" if device_free is not None and SHARE * size <= device_free else "host"
 
 
 class Held:

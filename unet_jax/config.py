@@ -89,6 +89,9 @@ class DataConfig:
     def _check(self) -> "DataConfig":
         if min(self.std) <= 0:
             raise ValueError(f"std: {self.std} must be positive")
+        for name in ("mask_suffix", "description"):
+            if getattr(self, name) and self.dataset != "folder":
+                raise ValueError(f"{name}: {getattr(self, name)} needs dataset folder")
         return self
 
 
@@ -305,7 +308,7 @@ def dump(config: Config) -> str:
 
 def differences(before: Config, now: Config) -> list[str]:
     """The settings that differ, but for where the data lies: `epochs: 10 -> 20`."""
-    places = ("data_dir", "prepared_dir", "cache")
+    places = ("data_dir", "description", "prepared_dir", "cache")
     return [
         f"{name}: {old} -> {getattr(new_group, name)}"
         for old_group, new_group in zip(vars(before).values(), vars(now).values(), strict=True)

@@ -72,6 +72,22 @@ def identity() -> Draw:
     return Draw(ONE_PIXEL * np.eye(2, 3, dtype=np.int32), np.array([1, 1, 1, 0, 1], np.float32))
 
 
+def check_reach(config: AugmentConfig, size: tuple[int, int], native: tuple[int, int]) -> None:
+    """Makes sure that `draw` stays within fixed point for pictures of these sizes.
+
+    Raises:
+      ValueError: The smallest zoom looks farther than fixed point reaches.
+    """
+    stretch = max(size[0] / native[0], size[1] / native[1])
+    around = math.hypot(*native) * (0.5 + config.translation) / config.scale[0]
+    reach = max(size) + stretch * around
+    if reach > MAX_REACH:
+        raise ValueError(
+            f"scale: {config.scale} shows up to {reach:.0f} pixels around a picture of {size}; "
+            f"at most {MAX_REACH} are possible"
+        )
+
+
 def draw(
     config: AugmentConfig,
     *,
@@ -91,19 +107,9 @@ def draw(
       epoch: From 0.
       index: The sample's, from 0.
       size: Height and width of the stored picture, and of the sample.
-      native: Height and width that the picture has when not squashed to `size`.
-
-    Raises:
-      ValueError: The smallest zoom looks farther than fixed point reaches.
+      native: Height and width that the picture has when not squashed to `size`; `check_reach`
+        holds for them.
     """
-    stretch = max(size[0] / native[0], size[1] / native[1])
-    around = math.hypot(*native) * (0.5 + config.translation) / config.scale[0]
-    reach = max(size) + stretch * around
-    if reach > MAX_REACH:
-        raise ValueError(
-            f"scale: {config.scale} shows up to {reach:.0f} pixels around a picture of {size}; "
-            f"at most {MAX_REACH} are possible"
-        )
     numbers = np.random.default_rng([seed, epoch, index]).random(len(_Numbers._fields))
     u = _Numbers(*numbers.tolist())
     return Draw(_geometry(config, u, size, native), _colour(config, u))

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from unet_jax.batch import IGNORED
+from unet_jax.datasets.errors import DataError
 
 
 def predict_classes(logits: jax.Array) -> jax.Array:
@@ -48,8 +49,13 @@ def scores(confusion: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
       prediction, as Carvana's competition has it), else the mean over the classes that occur in
       either. `accuracy`: share of pixels that are right. `dice_per_class`,
       `iou_per_class`: by class name, None for a class that occurs in neither.
+
+    Raises:
+      DataError: No pixel counts: all of them are ignored.
     """
     counts = confusion.astype(np.int64)
+    if not counts.any():
+        raise DataError("there is nothing to score: every validation pixel is ignored")
     hits = np.diag(counts)
     either = counts.sum(0) + counts.sum(1)  # |truth| + |prediction|
     with np.errstate(invalid="ignore"):

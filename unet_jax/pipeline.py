@@ -12,7 +12,7 @@ from unet_jax.batch import Batch
 from unet_jax.cache import Fetch, Held, Record
 from unet_jax.config import AugmentConfig, DataConfig
 from unet_jax.datasets import IGNORED, DataError, PairBuilder, merged
-from unet_jax.draws import draw, geometric, photometric
+from unet_jax.draws import check_reach, draw, geometric, photometric
 
 READ = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)  # In batches.
 
@@ -66,6 +66,7 @@ class Pipeline:
 
     Attributes:
       classes, palette: Name and RGB colour of each class id.
+      names, content: Each sample's name; a digest of all images and masks.
       split: Which samples are trained and validated on.
       steps: Training batches an epoch; what is left over waits for the next epoch's shuffle. With
         `overfit`, as many as without, of the few samples over and over.
@@ -88,12 +89,13 @@ class Pipeline:
 
         Raises:
           DataError: There are fewer training samples than a batch needs.
+          ValueError: `augment` looks farther around a picture than can be told.
         """
         facts = builder.facts
         self.classes = merged(facts.classes, data.binary)
         self.palette = facts.palette[: len(self.classes)]
         self.binary, self.seed, self.size = data.binary, seed, data.size
-        self.names, self.native = facts.names, facts.native
+        self.names, self.native, self.content = facts.names, facts.native, facts.content
         self.records = builder.records()
         self.split = published_split(facts.splits, facts.groups, data)
         self.augment = augment
@@ -102,6 +104,8 @@ class Pipeline:
             few = self.split.train[: data.overfit]
             self.split, self.augment = Split(few, few), AugmentConfig(horizontal_flip=0)
             batch_size = min(batch_size, len(few))
+        for native in {(height, width) for height, width in self.native}:
+            check_reach(self.augment, self.size, native)
         self._moved, self._coloured = geometric(self.augment), photometric(self.augment)
         self._sample: Callable[[int], Record] = self._read
         self._fetch: Fetch | None = None

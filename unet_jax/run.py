@@ -71,12 +71,13 @@ class Run:
         self._write_atomically(self._metrics, "".join(_line(r) for r in self.records))
 
     def split(self, pipeline: Pipeline) -> None:
-        """Writes `split.json`: the names of the samples on either side.
+        """Writes `split.json`: the names of the samples on either side, and a digest of all.
 
         Raises:
-          ValueError: The run to go on with was split otherwise, so the data has changed.
+          ValueError: The run to go on with had other samples, so the data has changed.
         """
         names = {
+            "content": pipeline.content,
             "train": [pipeline.names[i] for i in pipeline.split.train],
             "validation": [pipeline.names[i] for i in pipeline.split.validation],
         }

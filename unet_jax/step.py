@@ -71,10 +71,11 @@ def summed_loss(logits: jax.Array, mask: jax.Array, valid: jax.Array) -> LossSum
     """
     counted = valid[:, None, None] & (mask != IGNORED)
     loss = pixel_loss(logits, jnp.where(counted, mask, 0))
-    return LossSums(
-        jnp.sum(jnp.where(counted, loss, 0)),  # Selected: 0 times infinity would be NaN.
-        jnp.sum(counted).astype(loss.dtype),
-    )
+    rows = jnp.sum(jnp.where(counted, loss, 0), axis=-1)  # 0 times infinity would be NaN.
+    # XLA would merge the two sums into one, which on a CPU adds pixel after pixel to a total so
+    # large that their last bits are lost.
+    rows = jax.lax.optimization_barrier(rows)
+    return LossSums(jnp.sum(rows), jnp.sum(counted).astype(loss.dtype))
 
 
 def loss_and_grads(

@@ -3,17 +3,17 @@
 import logging
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 from rich.console import Console
 
-from unet_jax.cache import choose_place
+from unet_jax.cache import Place, choose_place
 from unet_jax.cli import RunOptions, fail
 from unet_jax.config import Config
-from unet_jax.datasets import class_names, open_dataset
+from unet_jax.datasets import DataError, class_names, open_dataset
 from unet_jax.loop import Learner, Trainer
 from unet_jax.pipeline import Pipeline, num_logits
 from unet_jax.run import Run
@@ -52,49 +52,48 @@ def train(
     console = Console()
     say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
     workdir = options.workdir or Path("runs", f"{options.preset}-{time.strftime('%Y%m%d-%H%M%S')}")
-    try:
-        if options.dry_run:
-            console.print(describe(config, num_logits(class_names(config.data))))
-            return 0
-        builder = open_dataset(config.data)
-        pipeline = Pipeline(
-            builder, config.data, config.augment, config.train.batch_size, config.train.seed
-        )
-        run = Run(workdir.expanduser(), config, resume=options.resume)
-        run.split(pipeline)
-    except (ValueError, OSError) as error:
-        fail(str(error))
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    learner = make_learner(
-        config,
-        num_classes=num_logits(pipeline.classes),
-        classes=len(pipeline.classes),
-        total_steps=config.train.epochs * pipeline.steps,
-        folder=run.checkpoints,
-    )
-    place = choose_place(config.data.cache, pipeline.bytes, learner.free_memory)
-    if place != "none":
-        held = pipeline.hold()
-        if place == "device":
-            pipeline.fetch_by(learner.hold(held.image, held.mask))
-    say(
-        f"{len(pipeline.split.train)} training and {len(pipeline.split.validation)} validation "
-        f"images, {config.data.size[0]}×{config.data.size[1]}; {learner.parameters:,} parameters; "
-        f"{learner.device}; data in {PLACES[place]} ({pipeline.bytes / 1e6:,.0f} MB); "
-        f"writing to {run.workdir}"
-    )
-    with closing(run), closing(learner):
-        trainer = Trainer(learner, pipeline, run, config.train.epochs, started)
-        if options.resume:
-            try:
-                trainer.resume()
-            except ValueError as error:
-                fail(str(error))
-            if trainer.finished:
-                say(f"All {config.train.epochs} epochs are trained; nothing is left to do.")
+    with ExitStack() as open_things:
+        try:
+            if options.dry_run:
+                console.print(describe(config, num_logits(class_names(config.data))))
                 return 0
-        if not trainer.fit():
+            builder = open_dataset(config.data)
+            pipeline = Pipeline(
+                builder, config.data, config.augment, config.train.batch_size, config.train.seed
+            )
+            run = Run(workdir.expanduser(), config, resume=options.resume)
+            open_things.callback(run.close)
+            run.split(pipeline)
+            learner = make_learner(
+                config,
+                num_classes=num_logits(pipeline.classes),
+                classes=len(pipeline.classes),
+                total_steps=config.train.epochs * pipeline.steps,
+                folder=run.checkpoints,
+            )
+            open_things.callback(learner.close)
+            place = settle(pipeline, learner, config.data.cache)
+            trainer = Trainer(learner, pipeline, run, config.train.epochs, started)
+            if options.resume:
+                trainer.resume()
+        except (ValueError, OSError) as error:
+            fail(str(error))
+        except KeyboardInterrupt:
+            return INTERRUPTED
+        if trainer.finished:
+            say(f"All {config.train.epochs} epochs are trained; nothing is left to do.")
+            return 0
+        say(
+            f"{len(pipeline.split.train)} training and {len(pipeline.split.validation)} validation "
+            f"images, {config.data.size[0]}×{config.data.size[1]}; {learner.parameters:,} "
+            f"parameters; {learner.device}; data in {PLACES[place]} "
+            f"({pipeline.bytes / 1e6:,.0f} MB); writing to {run.workdir}"
+        )
+        try:
+            finished = trainer.fit()
+        except DataError as error:
+            fail(str(error))
+        if not finished:
             say(f"Saved after step {learner.step}. Go on with: --resume --workdir {run.workdir}")
             return INTERRUPTED
         summary = run.summary(trainer.facts())
@@ -107,3 +106,13 @@ def train(
         style="bold green",
     )
     return 0
+
+
+def settle(pipeline: Pipeline, learner: Learner, wanted: str) -> Place:
+    """Brings the data set to where it is to lie while it is trained on, and says where."""
+    place = choose_place(wanted, pipeline.bytes, learner.free_memory)
+    if place != "none":
+        held = pipeline.hold()
+        if place == "device":
+            pipeline.fetch_by(learner.hold(held.image, held.mask))
+    return place

@@ -1,7 +1,9 @@
 """How fast images come: our loader by stage, against the usual PyTorch DataLoader."""
 
+import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -40,12 +42,13 @@ def race(config: Config, *, workers: int, rounds: int, images: int) -> dict[str,
     """
     builder = open_dataset(config.data)
     contenders = _stages(builder, config)
-    if isinstance(builder, FileBuilder):
-        layout = builder.layout()
-        pairs = layout.pairs[:: max(len(layout.pairs) // images, 1)][:images]
-        contenders[PREPARE] = partial(_prepare, layout, pairs, config.data.size)
-        contenders[TORCH] = _torch(layout, pairs, config, workers)
-    return contest(contenders, rounds)
+    with tempfile.TemporaryDirectory() as folder:
+        if isinstance(builder, FileBuilder):
+            layout = builder.layout()
+            pairs = layout.pairs[:: max(len(layout.pairs) // images, 1)][:images]
+            contenders[PREPARE] = partial(_prepare, layout, pairs, config.data.size)
+            contenders[TORCH] = _torch(_copied(layout, pairs, Path(folder)), config, workers)
+        return contest(contenders, rounds)
 
 
 def _stages(builder: Any, config: Config) -> dict[str, Callable[[], int]]:
@@ -99,10 +102,18 @@ def _prepare(layout: Layout, pairs: Sequence[Pair], size: tuple[int, int]) -> in
     return len(pairs)
 
 
-def _torch(
-    layout: Layout, pairs: Sequence[Pair], config: Config, workers: int
-) -> Callable[[], int]:
-    files = [(layout.files[pair.image].open, layout.files[pair.mask].open) for pair in pairs]
+def _copied(layout: Layout, pairs: Sequence[Pair], folder: Path) -> list[tuple[Path, Path]]:
+    """Image and mask as plain files: a worker process cannot share a zip that is open here."""
+    copies = []
+    for n, pair in enumerate(pairs):
+        image, mask = folder / f"{n}_image", folder / f"{n}_mask"
+        image.write_bytes(layout.files[pair.image].read())
+        mask.write_bytes(layout.files[pair.mask].read())
+        copies.append((image, mask))
+    return copies
+
+
+def _torch(files: Sequence[tuple[Path, Path]], config: Config, workers: int) -> Callable[[], int]:
     loader = file_loader(
         files, config.data.size, batch_size=config.train.batch_size, workers=workers
     )

@@ -10,25 +10,34 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from parity.benchmark import data, encodings
 from unet_jax.cli import BenchmarkOptions, fail
 from unet_jax.config import Config
+
+INTERRUPTED = 130  # What a shell reports for a command ended by Ctrl-C.
 
 
 def benchmark(options: BenchmarkOptions, config: Config) -> int:
     """Measures, prints, and writes `--out`.
 
     Returns:
-      The exit status: 0.
+      The exit status: 0 when done, 130 when Ctrl-C ended it.
     """
     logging.getLogger("absl").setLevel(logging.ERROR)
+    if options.out is not None and not options.out.parent.is_dir():
+        fail(f"--out: there is no folder {options.out.parent}")
+    if options.out is not None and options.out.is_dir():
+        fail(f"--out: {options.out} is a folder")
     try:
         table, results = (_data if options.subject == "data" else _encodings)(options, config)
     except (ValueError, OSError) as error:
         fail(str(error))
+    except KeyboardInterrupt:
+        return INTERRUPTED
     console = Console()
     console.print(table)
-    packages = ("jax", "torch", "grain", "tensorflow-datasets", "pillow", "numpy")
+    packages = ["jax", "grain", "tensorflow-datasets", "pillow", "numpy"]
+    if options.subject == "data":
+        packages.append("torch")
     facts = {name: metadata.version(name) for name in packages}
     facts |= {"python": platform.python_version(), "cpus": str(os.cpu_count())}
     console.print(", ".join(f"{name} {value}" for name, value in facts.items()), highlight=False)
@@ -43,6 +52,8 @@ def _title(config: Config) -> str:
 
 
 def _data(options: BenchmarkOptions, config: Config) -> tuple[Table, Any]:
+    from parity.benchmark import data  # Here, for it needs torch, and the encodings do not.
+
     rates = data.race(config, workers=options.workers, rounds=options.rounds, images=options.images)
     table = Table(title=_title(config))
     table.add_column("stage")
@@ -55,6 +66,8 @@ def _data(options: BenchmarkOptions, config: Config) -> tuple[Table, Any]:
 
 
 def _encodings(options: BenchmarkOptions, config: Config) -> tuple[Table, Any]:
+    from parity.benchmark import encodings
+
     results = encodings.race(config, rounds=options.rounds, images=options.images)
     table = Table(title=_title(config))
     table.add_column("stored as")

@@ -73,12 +73,13 @@ def open_files(place: Path) -> Files:
         files[path.relative_to(place).as_posix()] = Entry(stamp, partial(path.open, "rb"))
     for name in [n for n in files if n.endswith(".zip") and "/" not in n]:
         unpacked = _zip(str(place / name), (place / name).open("rb"))
+        del files[name]
         files = _under(name.removesuffix(".zip"), unpacked) | files  # What is unpacked wins.
     return files
 
 
 def unpack(files: Files, name: str, place: str) -> Files:
-    """Replaces the zip `name`, itself inside a zip, by what it holds.
+    """Replaces the zip `name`, itself inside a zip, by what it holds. What is unpacked wins.
 
     Raises:
       DataError: It cannot be read, or has unsafe members; the message names it after `place`.
@@ -91,7 +92,7 @@ def unpack(files: Files, name: str, place: str) -> Files:
     except (*BROKEN, OSError) as error:
         raise DataError(f"{place}/{name}: {error}; download it again") from None
     others = {path: entry for path, entry in files.items() if path != name}
-    return others | _under(name.removesuffix(".zip"), _zip(f"{place}/{name}", copy))
+    return _under(name.removesuffix(".zip"), _zip(f"{place}/{name}", copy)) | others
 
 
 def read_text(files: Files, path: str) -> str:

@@ -64,7 +64,9 @@ class CamVid(PublishedBuilder):
 
 
 def _listed(files: Files, split: str, seen: set[str]) -> list[Pair]:
-    """The pairs of a list file. Its paths are its author's: their last two parts are ours.
+    """The pairs of a list file, none of a test set whose masks are not there.
+
+    Its paths are its author's: their last two parts are ours.
 
     Args:
       files: All files.
@@ -75,8 +77,11 @@ def _listed(files: Files, split: str, seen: set[str]) -> list[Pair]:
       DataError: A line is not a pair of files that are there, or has one that came before.
     """
     pairs, problems = [], []
-    for number_, line in enumerate(read_text(files, f"{split}.txt").splitlines(), 1):
-        paths = ["/".join(PurePosixPath(path).parts[-2:]) for path in line.split()]
+    lines = read_text(files, f"{split}.txt").splitlines()
+    listed = [["/".join(PurePosixPath(p).parts[-2:]) for p in line.split()] for line in lines]
+    if split == "test" and not any(path in files for paths in listed for path in paths[1:]):
+        return []  # Its masks are kept back.
+    for number_, (line, paths) in enumerate(zip(lines, listed, strict=True), 1):
         missing = [path for path in paths if path not in files]
         if not paths:
             continue

@@ -25,7 +25,7 @@ class Description:
         values: [0, 128, 255]              # each class's grey level or palette index; or
         colours: [[0, 0, 0], [0, 255, 0], [255, 0, 0]]   # each class's colour; or neither: 0, 1, 2
         ignore: [7]                        # values or colours of pixels that count for nothing
-        white: 4095                        # of 16-bit images; 65535 unless given
+        white: 4095                        # of grey 16-bit images; 65535 unless given
     """
 
     classes: Annotated[tuple[str, ...], Field(min_length=2, max_length=IGNORED)]

@@ -4,6 +4,7 @@ import contextlib
 import io
 import math
 import os
+import struct
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -124,15 +125,18 @@ def read_image(
     Args:
       content: The file's.
       size: Height and width to resize to.
-      white: The value of a 16-bit image that becomes 255.
+      white: The value of a grey 16-bit image that becomes 255.
 
     Returns:
       uint8 [H, W, 3], and the file's own height and width.
 
     Raises:
-      OSError: It is not an image, or damaged, or larger than any.
+      OSError: It is not an image, or damaged, or larger than any, or several, or `white` cannot
+        be followed.
     """
     image = _open(content)
+    # What Pillow will make of the file's pixels; known until it is loaded.
+    deep = image.format in ("PNG", "TIFF") and ";16" in str(getattr(image, "tile", ""))
     turned = image.getexif().get(0x0112) in (5, 6, 7, 8)  # On its side: its height is its width.
     native = image.size if turned else image.size[::-1]
     # A JPEG is decoded at the smallest of 1, 1/2, 1/4 and 1/8 of its size that is at least 1.5
@@ -142,6 +146,8 @@ def read_image(
     image = _upright(image)
     if image.mode == "F":
         raise OSError("its pixels are floating-point numbers, of which nobody knows the white")
+    if deep and white != 65535 and not image.mode.startswith("I"):
+        raise OSError("has 16 bits a channel, of which only grey ones can have another white")
     if image.mode.startswith("I"):
         levels = np.asarray(image, np.float32) * (255 / white)
         image = Image.fromarray(np.clip(np.rint(levels), 0, 255).astype(np.uint8))
@@ -152,13 +158,18 @@ def read_image(
 
 
 def opened(content: bytes) -> Image.Image:
-    """Decodes an image as it is, but upright; its `format` is kept.
+    """Decodes a mask as it is, but upright; its `format` is kept.
 
     Raises:
-      OSError: It is not an image, or damaged, or larger than any.
+      MaskError: It is a WebP that is not lossless.
+      OSError: It is not an image, or damaged, or larger than any, or several.
     """
     with _decoding():
-        return _upright(_open(content))
+        mask = _upright(_open(content))
+        lossy = mask.format == "WEBP" and not _is_lossless(content)
+    if lossy:
+        raise MaskError("is a lossy WebP, whose compression changes class values")
+    return mask
 
 
 @contextlib.contextmanager
@@ -175,8 +186,26 @@ def _open(content: bytes) -> Image.Image:
     if image.format == "PNG":
         image.verify()  # Decoding does not look at its checksums.
         image = Image.open(io.BytesIO(content))
+    count = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # MPO: and previews.
+    if count > 1:
+        raise OSError(f"holds {count} pictures; one is expected")
     image.info.pop("transparency", None)  # Pixels are what they are underneath.
     return image
+
+
+def _is_lossless(webp: bytes) -> bool:
+    """Whether the pixels are in a chunk `VP8L`.
+
+    References:
+      Zern et al., 2024. RFC 9649. https://doi.org/10.17487/RFC9649
+    """
+    place = 12  # After `RIFF`, size and `WEBP`.
+    while place + 8 <= len(webp):
+        kind, size = struct.unpack_from("<4sL", webp, place)
+        if kind in (b"VP8L", b"VP8 "):
+            return kind == b"VP8L"
+        place += 8 + size + size % 2
+    return False
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePosixPath
@@ -17,8 +18,8 @@ from unet_jax.datasets.files import FileBuilder, opened, quiet
 from unet_jax.datasets.guess import Guess, Survey, guess, survey
 from unet_jax.datasets.layout import IMAGE_SUFFIXES, Layout, Pair, match
 
-IMAGES = {"images", "image", "imgs", "img"}
-MASKS = {"masks", "mask", "labels", "label", "annotations", "annotation", "annot", "gt"}
+IMAGES = ("images", "image", "imgs", "img")
+MASKS = ("masks", "mask", "labels", "label", "annotations", "annotation", "annot", "gt")
 SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
 SPLITS |= {"val": "val", "valid": "val", "validation": "val"}
 
@@ -27,7 +28,7 @@ class Folder(FileBuilder):
     """`images` beside `masks`, alone, or once for each of `train`, `val`, `test`: `train/images`,
     `images/train` or `train_images`. Or images beside their masks, told apart by `mask_suffix`."""
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("1.1.0")
 
     @classmethod
     def locate(cls, config: DataConfig) -> Files:
@@ -88,7 +89,25 @@ class Folder(FileBuilder):
             )
         if alone:
             raise DataError.listing("folders of images and masks do not match:", alone)
+        places = (found for (role, split), found in folders.items() if role == "image" and split)
+        _check_apart(pairs, sorted(set().union(*places)))
         return pairs
+
+
+def _check_apart(pairs: Sequence[Pair], places: Sequence[str]) -> None:
+    """Raises:
+    DataError: A file is in two pairs, or some pairs of training images have a split, some none.
+    """
+    counts = Counter(path for pair in pairs for path in (pair.image, pair.mask))
+    twice = sorted(path for path, count in counts.items() if count > 1)
+    loose = [pair.image for pair in pairs if not pair.split and counts[pair.image] == 1]
+    if loose and (twice or any(pair.split in ("train", "val") for pair in pairs)):
+        raise DataError(
+            f"{loose[0]} lies outside of {', '.join(places)}: move it into one of them, with all "
+            "that lie there, or out of --data-dir"
+        )
+    if twice:
+        raise DataError.listing(f"files would be in two pairs, of {', '.join(places)}:", twice)
 
 
 def _is_picture(path: str) -> bool:
@@ -100,7 +119,8 @@ def _role(parts: Sequence[str]) -> tuple[str, str, str]:
     words = [re.split(r"[^a-z]+", part.lower()) for part in parts]
     splits = [next((SPLITS[word] for word in each if word in SPLITS), "") for each in words]
     for depth, each in enumerate(words):
-        role = "mask" if MASKS.intersection(each) else "image" if IMAGES.intersection(each) else ""
+        named = [not set(each).isdisjoint(names) for names in (MASKS, IMAGES)]
+        role = "mask" if named[0] else "image" if named[1] else ""
         if role:
             below = "" if splits[depth] else "".join(splits[depth + 1 : depth + 2])
             last = depth + 1 if not below else depth + 2

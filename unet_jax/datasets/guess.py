@@ -78,7 +78,8 @@ def guess(found: Mapping[str, Survey]) -> Guess:
       found: What occurs in each mask, by its path.
 
     Raises:
-      DataError: There are more values than classes can be, or one alone, or ones that are none.
+      DataError: There are more values than classes can be, or one alone, or ones that are none;
+        or masks of 0 and 1 are among masks of 0 and 255.
     """
     surveys = found.values()
     palette: dict[int, int] = {}
@@ -94,11 +95,14 @@ def guess(found: Mapping[str, Survey]) -> Guess:
         white = max(numbers, default=1) or 1
         description = Description(classes=("background", "foreground"), values=(0, white))
         return Guess(description, ((0, 0, 0), (255, 255, 255)), f"Masks hold 0 and {white}.")
+    held = {path: each.numbers or frozenset() for path, each in found.items()}
+    if numbers == {0, 1, 255} and not any({1, 255} <= each for each in held.values()):
+        raise _two_kinds(held)
     indices = numbers - {255}
     crowded = any(len(each.numbers or ()) > MOST_IN_ONE for each in surveys)
     if not crowded and 0 <= min(indices) <= max(indices) < min(MOST_INDICES, 2 * len(indices)):
         return _indices(indices, 255 in numbers, palette)
-    return _levels({path: each.numbers or frozenset() for path, each in found.items()})
+    return _levels(held)
 
 
 def _indices(indices: Collection[int], void: bool, palette: Mapping[int, int]) -> Guess:
@@ -144,6 +148,15 @@ def _too_many(kind: str, found: Mapping[str, Collection[int]]) -> DataError:
         f"masks hold {len(_union(found.values()))} {kind}, too many to be classes: were they saved "
         "with smoothed edges, or once as JPEG? If they are meant, name them in --description.",
         [f"{path}: {-count} {kind}" for count, path in counts],
+    )
+
+
+def _two_kinds(found: Mapping[str, Collection[int]]) -> DataError:
+    examples = [min(path for path, held in found.items() if value in held) for value in (1, 255)]
+    return DataError.listing(
+        "some masks hold 0 and 1, others 0 and 255: is 255 the foreground, or is it to be ignored? "
+        "Write all masks alike, or say what 1 and 255 mean in --description.",
+        [f"{path}: {' and '.join(map(str, sorted(found[path])))}" for path in examples],
     )
 
 

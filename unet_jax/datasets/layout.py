@@ -39,7 +39,7 @@ class Layout:
       encodings: What mask values mean; a mask follows one of them throughout.
       classes: Name of each class id.
       palette: RGB colour of each class id.
-      white: The value of a 16-bit image's white.
+      white: The value of a grey 16-bit image's white.
       note: How the masks were understood, for people; "" if there is no doubt.
     """
 
@@ -80,11 +80,11 @@ def match(
     """
     image_of = _by_stem(files, images)
     mask_of = _by_stem(files, masks)
-    if split == "test" and not mask_of:
-        return []
     if images == masks:
         image_of = {stem: p for stem, p in image_of.items() if not stem.endswith(suffix)}
         mask_of = {stem: p for stem, p in mask_of.items() if stem.endswith(suffix)}
+    if split == "test" and not mask_of:
+        return []
     mask_of = _without(suffix, mask_of)
     problems = [
         f"{path}: has the same name as {paths[0]}"
