@@ -118,7 +118,7 @@ def test_no_global_threshold_finds_the_objects(pairs: list[Pair]):
     # Measured 0.52 to 0.55 a channel, and 0.74 where the truth also picks the channel by scene.
     # To call everything an object scores 0.38, the objects' share of the pixels.
     assert scores.mean(axis=0).max() < 0.6
-    assert scores.max(axis=1).mean() < 0.78
+    assert scores.max(axis=1).mean() < 0.75
 
 
 def test_edges_of_image_and_mask_coincide(pairs: list[Pair]):

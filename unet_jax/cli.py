@@ -11,6 +11,9 @@ import tyro
 
 from unet_jax.config import Config, DataConfig, load, presets
 
+INTERRUPTED = 130
+"""Exit status that a shell reports for a command ended by Ctrl-C."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:

@@ -11,7 +11,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from unet_jax.cli import PrepareOptions, fail
+from unet_jax.cli import INTERRUPTED, PrepareOptions, fail
 from unet_jax.config import DataConfig
 from unet_jax.datasets import DataError, PairBuilder, open_dataset
 from unet_jax.datasets.download import download
@@ -20,7 +20,6 @@ from unet_jax.pipeline import published_split
 from unet_jax.statistics import measure
 from unet_jax.visualize import contact_sheet
 
-INTERRUPTED = 130  # What a shell reports for a command ended by Ctrl-C.
 SAMPLES = 24  # Of a contact sheet.
 
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from rich.console import Console
 
 from unet_jax.cache import Place, choose_place
-from unet_jax.cli import RunOptions, fail
+from unet_jax.cli import INTERRUPTED, RunOptions, fail
 from unet_jax.config import Config
 from unet_jax.datasets import DataError, class_names, open_dataset
 from unet_jax.loop import Learner, Trainer
@@ -19,7 +19,6 @@ from unet_jax.pipeline import Pipeline, num_logits
 from unet_jax.run import Run
 
 PLACES = {"device": "device memory", "host": "host memory", "none": "files"}
-INTERRUPTED = 130  # What a shell reports for a command ended by Ctrl-C.
 
 
 class MakeLearner(Protocol):
@@ -72,17 +71,17 @@ def train(
                 folder=run.checkpoints,
             )
             open_things.callback(learner.close)
-            place = settle(pipeline, learner, config.data.cache)
             trainer = Trainer(learner, pipeline, run, config.train.epochs, started)
             if options.resume:
                 trainer.resume()
+            if trainer.finished:
+                say(f"All {config.train.epochs} epochs are trained; nothing is left to do.")
+                return 0
+            place = settle(pipeline, learner, config.data.cache)
         except (ValueError, OSError) as error:
             fail(str(error))
         except KeyboardInterrupt:
             return INTERRUPTED
-        if trainer.finished:
-            say(f"All {config.train.epochs} epochs are trained; nothing is left to do.")
-            return 0
         say(
             f"{len(pipeline.split.train)} training and {len(pipeline.split.validation)} validation "
             f"images, {config.data.size[0]}×{config.data.size[1]}; {learner.parameters:,} "

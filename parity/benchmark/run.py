@@ -10,10 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from unet_jax.cli import BenchmarkOptions, fail
+from unet_jax.cli import INTERRUPTED, BenchmarkOptions, fail
 from unet_jax.config import Config
-
-INTERRUPTED = 130  # What a shell reports for a command ended by Ctrl-C.
 
 
 def benchmark(options: BenchmarkOptions, config: Config) -> int:
