@@ -128,13 +128,6 @@ def test_a_part_that_is_not_there(lost: str, data: Path, tmp_path: Path):
         assert part in message
 
 
-@pytest.mark.parametrize("given", [False, True], ids=["not given", "not there"])
-def test_no_data_dir(given: bool, tmp_path: Path):
-    message = refused("ade20k", tmp_path / "nowhere" if given else None, tmp_path / "prepared")
-    for part in (str(tmp_path / "nowhere") if given else "--data-dir", "--dataset shapes"):
-        assert part in message
-
-
 def test_the_published_files(tmp_path: Path):
     builder = open_set("ade20k", real("ade20k"), tmp_path, (96, 128))
     facts = builder.facts

@@ -244,13 +244,6 @@ def test_a_folder_that_is_not_there(lost: str, segnet: Path, tmp_path: Path):
         assert part in message
 
 
-@pytest.mark.parametrize("given", [False, True], ids=["not given", "not there"])
-def test_no_data_dir(given: bool, tmp_path: Path):
-    message = refused("camvid", tmp_path / "nowhere" if given else None, tmp_path / "prepared")
-    for part in (str(tmp_path / "nowhere") if given else "--data-dir", "--dataset shapes"):
-        assert part in message
-
-
 def test_the_published_11_classes(tmp_path: Path):
     builder = open_set("camvid", real("camvid"), tmp_path, (45, 60))
     facts = builder.facts
