@@ -1,15 +1,32 @@
 """The networks, in Linen."""
 
+from typing import Any
+
 import flax.linen as nn
 
 from unet_jax.config import ModelConfig
+from unet_jax.models.layers import Dtype
 from unet_jax.models.plain import PlainUNet
 from unet_jax.models.residual import ResidualUNet
 
 __all__ = ["PlainUNet", "ResidualUNet", "build_model"]
 
 
-def build_model(config: ModelConfig, num_classes: int) -> nn.Module:
-    """The network that `config` describes, with `num_classes` channels of logits."""
+def build_model(
+    config: ModelConfig,
+    num_classes: int,
+    *,
+    dtype: Dtype = None,
+    axis_name: str | None = None,
+    remat: bool = False,
+) -> nn.Module:
+    """The network that `config` describes.
+
+    Args:
+      config: The architecture.
+      num_classes: Channels of the logits.
+      dtype, axis_name, remat: How it is computed; see `ResidualUNet`.
+    """
     architecture = ResidualUNet if config.architecture == "residual" else PlainUNet
-    return architecture(num_classes=num_classes, **config.arguments())
+    computed: dict[str, Any] = {"dtype": dtype, "axis_name": axis_name, "remat": remat}
+    return architecture(num_classes=num_classes, **config.arguments(), **computed)

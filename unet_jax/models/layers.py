@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.linen.dtypes import promote_dtype
 from jax import lax
 from jax.typing import ArrayLike
 
@@ -15,6 +16,8 @@ NormKind = Literal["batch", "group", "none"]
 UpsampleKind = Literal["transposed", "bilinear"]
 SizePolicy = Literal["pad", "resize"]
 Initializer = Callable[..., jax.Array]
+Dtype = jnp.dtype | type | None
+"""What convolutions compute in, and pass on; None: what their input and parameters are of."""
 
 
 def uniform_fan_in(fan_in: int) -> Initializer:
@@ -38,12 +41,15 @@ class Conv(nn.Module):
     kernel_size: int = 3
     stride: int = 1
     use_bias: bool = True
+    dtype: Dtype = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         k, in_features = self.kernel_size, x.shape[-1]
         init = uniform_fan_in(in_features * k * k)
         kernel = self.param("kernel", init, (k, k, in_features, self.features))
+        bias = self.param("bias", init, (self.features,)) if self.use_bias else None
+        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
         x = lax.conv_general_dilated(
             x,
             kernel,
@@ -51,7 +57,7 @@ class Conv(nn.Module):
             padding=[(k // 2, k // 2)] * 2,
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
-        return x + _bias(self, init, self.features) if self.use_bias else x
+        return x if bias is None else x + bias.reshape(1, 1, 1, -1)
 
 
 class UpConv(nn.Module):
@@ -61,6 +67,7 @@ class UpConv(nn.Module):
     """
 
     features: int
+    dtype: Dtype = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -68,13 +75,10 @@ class UpConv(nn.Module):
         init = uniform_fan_in(self.features * 4)
         batch, height, width, in_features = x.shape
         kernel = self.param("kernel", init, (2, 2, in_features, self.features))
+        bias = self.param("bias", init, (self.features,))
+        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
         x = jnp.einsum("bhwc,ijco->bhiwjo", x, kernel)
-        x = x.reshape(batch, 2 * height, 2 * width, self.features)
-        return x + _bias(self, init, self.features)
-
-
-def _bias(module: nn.Module, init: Initializer, features: int) -> jax.Array:
-    return module.param("bias", init, (features,)).reshape(1, 1, 1, features)
+        return x.reshape(batch, 2 * height, 2 * width, self.features) + bias.reshape(1, 1, 1, -1)
 
 
 class BatchNorm(nn.Module):
@@ -89,32 +93,43 @@ class BatchNorm(nn.Module):
 
     epsilon: float = 1e-5
     momentum: float = 0.1  # PyTorch's convention: the share of the new statistics.
+    axis_name: str | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        shape = (x.shape[-1],)
+        shape, dtype = (x.shape[-1],), x.dtype
         scale = self.param("scale", nn.initializers.ones, shape)
         bias = self.param("bias", nn.initializers.zeros, shape)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
         running_var = self.variable("batch_stats", "var", jnp.ones, shape)
         steps = self.variable("batch_stats", "num_batches_tracked", jnp.zeros, (), jnp.int32)
 
+        x = x.astype(scale.dtype)
         mean, var = running_mean.value, running_var.value
         if train:
-            n = x.size // x.shape[-1]
+            n = x.size // x.shape[-1] * self.replicas
             if n == 1:
                 raise ValueError(
                     "batch norm needs more than one value per channel to train on; got input of "
                     f"shape {x.shape}. Use a larger batch or image"
                 )
-            mean, var = jnp.mean(x, (0, 1, 2)), jnp.var(x, (0, 1, 2))
+            mean = self.over_replicas(jnp.mean(x, (0, 1, 2)))
+            centred = x - mean.reshape(1, 1, 1, -1)
+            var = self.over_replicas(jnp.mean(jnp.square(centred), (0, 1, 2)))
             if not self.is_initializing():
                 running_mean.value += self.momentum * (mean - running_mean.value)
                 running_var.value += self.momentum * (var * (n / (n - 1)) - running_var.value)
                 steps.value += 1
         factor = scale * lax.rsqrt(var + self.epsilon)
         mean, factor, bias = (a.reshape(1, 1, 1, -1) for a in (mean, factor, bias))
-        return (x - mean) * factor + bias
+        return ((x - mean) * factor + bias).astype(dtype)
+
+    @property
+    def replicas(self) -> int:
+        return 1 if self.axis_name is None else lax.axis_size(self.axis_name)
+
+    def over_replicas(self, x: jax.Array) -> jax.Array:
+        return x if self.axis_name is None else lax.pmean(x, self.axis_name)
 
 
 class GroupNorm(nn.Module):
@@ -129,11 +144,12 @@ class GroupNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        features = x.shape[-1]
+        features, dtype = x.shape[-1], x.dtype
         if features % self.groups:
             raise ValueError(f"{features} channels do not divide into {self.groups} groups")
         scale = self.param("scale", nn.initializers.ones, (features,))
         bias = self.param("bias", nn.initializers.zeros, (features,))
+        x = x.astype(scale.dtype)
         # Centred first: the one-pass variance, E[x²] - E[x]², cancels where the mean is large.
         x = x - self.mean(x)
         factor = scale.reshape(1, 1, 1, -1) * lax.rsqrt(self.mean(jnp.square(x)) + self.epsilon)
@@ -150,11 +166,24 @@ class GroupNorm(nn.Module):
         return jnp.repeat(groups, features // self.groups, axis=-1).reshape(batch, 1, 1, features)
 
 
-def normalize(x: jax.Array, kind: NormKind, groups: int, train: bool, name: str) -> jax.Array:
-    """Adds the norm layer `name` of this kind to the calling module; "none" adds nothing."""
+def normalize(
+    x: jax.Array, train: bool, *, kind: NormKind, groups: int, axis_name: str | None, name: str
+) -> jax.Array:
+    """Adds the norm layer `name` of this kind to the calling module; "none" adds nothing.
+
+    Statistics and arithmetic are of the parameters' type; the result has the type of x.
+
+    Args:
+      x: [B, H, W, C].
+      train: Whether a batch norm takes the batch's statistics, not the running ones.
+      kind: Kind of the norm layer.
+      groups: Groups of a group norm.
+      axis_name: Mapped axis over whose devices a batch norm takes its statistics together.
+      name: Of the layer.
+    """
     match kind:
         case "batch":
-            return BatchNorm(name=name)(x, train)
+            return BatchNorm(axis_name=axis_name, name=name)(x, train)
         case "group":
             return GroupNorm(groups, name=name)(x)
         case "none":

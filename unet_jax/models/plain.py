@@ -3,7 +3,7 @@
 Images are [B, H, W, C]. Channel counts in the comments are the default's.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import flax.linen as nn
@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from unet_jax.models.layers import (
     Conv,
+    Dtype,
     NormKind,
     SizePolicy,
     UpConv,
@@ -34,6 +35,7 @@ class PlainUNet(nn.Module):
       upsample: "transposed" convolution with a bottleneck of twice the last width, or "bilinear"
         interpolation with narrower blocks.
       size_policy: How an upsampled map is brought to its skip's size when a level's size was odd.
+      dtype, axis_name, remat: As `ResidualUNet` has them.
 
     References:
       Ronneberger et al., 2015. https://arxiv.org/abs/1505.04597
@@ -45,6 +47,9 @@ class PlainUNet(nn.Module):
     groups: int = 16
     upsample: UpsampleKind = "transposed"
     size_policy: SizePolicy = "pad"
+    dtype: Dtype = None
+    axis_name: str | None = None
+    remat: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
@@ -54,7 +59,12 @@ class PlainUNet(nn.Module):
           ValueError: a side is shorter than 2 ** len(channels) pixels.
         """
         check_input(x, len(self.channels))
-        block = partial(DoubleConv, norm=self.norm, groups=self.groups)
+        dtype = x.dtype
+        conv = partial(Conv, dtype=self.dtype)
+        norm = partial(normalize, kind=self.norm, groups=self.groups, axis_name=self.axis_name)
+        block = nn.remat(DoubleConv, static_argnums=2) if self.remat else DoubleConv
+        # A bias in front of a batch norm has no effect, and a gradient of rounding noise.
+        block = partial(block, conv=conv, norm=norm, use_bias=self.norm != "batch")
         bilinear = self.upsample == "bilinear"
 
         skips = []
@@ -69,28 +79,28 @@ class PlainUNet(nn.Module):
                 x = resize_bilinear(x, (2 * x.shape[1], 2 * x.shape[2]), align_corners=True)
                 outputs = self.channels[max(len(skips) - 2, 0)]
             else:
-                x = UpConv(width, name=f"upsample_{n}")(x)
+                x = UpConv(width, self.dtype, name=f"upsample_{n}")(x)
                 outputs = width
             skip = skips.pop()
             x = match_size(x, skip.shape[1:3], self.size_policy)
             x = jnp.concatenate([skip, x], axis=-1)
-            x = block(outputs, width, name=f"decoder_{n}")(x, train)
-        return Conv(self.num_classes, kernel_size=1, name="conv_out")(x)  # [B, H, W, num_classes]
+            x = block(outputs, hidden=width, name=f"decoder_{n}")(x, train)
+        x = conv(self.num_classes, kernel_size=1, name="conv_out")(x)  # [B, H, W, num_classes]
+        return x.astype(dtype)
 
 
 class DoubleConv(nn.Module):
     """(3×3 convolution -> norm -> ReLU) twice, by way of `hidden` channels."""
 
     features: int
+    conv: Callable[..., Conv]
+    norm: Callable[..., jax.Array]
+    use_bias: bool
     hidden: int | None = None
-    norm: NormKind = "batch"
-    groups: int = 16
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        # A bias in front of a batch norm has no effect, and a gradient of rounding noise.
-        use_bias = self.norm != "batch"
-        x = Conv(self.hidden or self.features, use_bias=use_bias, name="conv_1")(x)
-        x = nn.relu(normalize(x, self.norm, self.groups, train, "norm_1"))
-        x = Conv(self.features, use_bias=use_bias, name="conv_2")(x)
-        return nn.relu(normalize(x, self.norm, self.groups, train, "norm_2"))
+        x = self.conv(self.hidden or self.features, use_bias=self.use_bias, name="conv_1")(x)
+        x = nn.relu(self.norm(x, train, name="norm_1"))
+        x = self.conv(self.features, use_bias=self.use_bias, name="conv_2")(x)
+        return nn.relu(self.norm(x, train, name="norm_2"))

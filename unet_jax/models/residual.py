@@ -3,7 +3,7 @@
 Images are [B, H, W, C]. Channel counts in the comments are the default's.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from unet_jax.models.layers import (
     Conv,
+    Dtype,
     NormKind,
     SizePolicy,
     UpConv,
@@ -58,6 +59,10 @@ class ResidualUNet(nn.Module):
       skip: Whether the decoder sees the encoder's tensors; False leaves an autoencoder.
       size_policy: How an input whose sides do not divide by 2 ** len(channels) is brought to a
         size that does; the logits come back at the input's size.
+      dtype: What convolutions compute in, and pass on; None: what the parameters are of. The
+        logits come back in the input's type.
+      axis_name: Mapped axis over whose devices batch norms take their statistics together.
+      remat: Whether blocks are computed anew in the backward pass, which saves memory.
 
     References:
       Ronneberger et al., 2015 (U-Net). https://arxiv.org/abs/1505.04597
@@ -72,6 +77,9 @@ class ResidualUNet(nn.Module):
     upsample: UpsampleKind = "transposed"
     skip: bool = True
     size_policy: SizePolicy = "pad"
+    dtype: Dtype = None
+    axis_name: str | None = None
+    remat: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
@@ -80,16 +88,20 @@ class ResidualUNet(nn.Module):
         Raises:
           ValueError: a side is shorter than 2 ** len(channels) pixels.
         """
-        size = check_input(x, len(self.channels))
-        block = partial(ResidualBlock, norm=self.norm, groups=self.groups)
+        size, dtype = check_input(x, len(self.channels)), x.dtype
+        conv = partial(Conv, dtype=self.dtype)
+        norm = partial(normalize, kind=self.norm, groups=self.groups, axis_name=self.axis_name)
+        block = nn.remat(ResidualBlock, static_argnums=2) if self.remat else ResidualBlock
+        # A bias in front of a batch norm has no effect, and a gradient of rounding noise.
+        block = partial(block, conv=conv, norm=norm, inner_bias=self.norm != "batch")
         stages = encoder_stages(self.channels, self.blocks_per_stage)
 
         x = match_size(x, round_up(size, len(self.channels)), self.size_policy)
-        x = Conv(self.channels[0], name="conv_in")(x)  # [B, H, W, 64]
+        x = conv(self.channels[0], name="conv_in")(x)  # [B, H, W, 64]
         skips = [x]
         for n, stage in enumerate(stages):
             if stage.down:
-                x = Conv(stage.outputs, stride=2, name=f"encoder_{n}")(x)
+                x = conv(stage.outputs, stride=2, name=f"encoder_{n}")(x)
             else:
                 x = block(stage.outputs, name=f"encoder_{n}")(x, train)
             skips.append(x)
@@ -101,12 +113,12 @@ class ResidualUNet(nn.Module):
         for n, stage in enumerate(reversed(stages)):
             x = block(stage.inputs, name=f"decoder_{n}")(self.join(x, skips.pop()), train)
             if stage.down:
-                x = Upsample(stage.inputs, self.upsample, name=f"upsample_{level}")(x)
+                x = Upsample(stage.inputs, self.upsample, self.dtype, name=f"upsample_{level}")(x)
                 level += 1
         n = len(stages)
         x = block(self.channels[0], name=f"decoder_{n}")(self.join(x, skips.pop()), train)
-        x = Conv(self.num_classes, name="conv_out")(x)  # [B, H, W, num_classes]
-        return unmatch_size(x, size, self.size_policy)
+        x = conv(self.num_classes, name="conv_out")(x)  # [B, H, W, num_classes]
+        return unmatch_size(x.astype(dtype), size, self.size_policy)
 
     def join(self, x: jax.Array, skip: jax.Array) -> jax.Array:
         return jnp.concatenate([x, skip], axis=-1) if self.skip else x
@@ -116,18 +128,18 @@ class ResidualBlock(nn.Module):
     """(norm -> ReLU -> 3×3 convolution) twice, plus the input."""
 
     features: int
-    norm: NormKind
-    groups: int
+    conv: Callable[..., Conv]
+    norm: Callable[..., jax.Array]
+    inner_bias: bool
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        y = nn.relu(normalize(x, self.norm, self.groups, train, "norm_1"))
-        # A bias in front of a batch norm has no effect, and a gradient of rounding noise.
-        y = Conv(self.features, use_bias=self.norm != "batch", name="conv_1")(y)
-        y = nn.relu(normalize(y, self.norm, self.groups, train, "norm_2"))
-        y = Conv(self.features, name="conv_2")(y)
+        y = nn.relu(self.norm(x, train, name="norm_1"))
+        y = self.conv(self.features, use_bias=self.inner_bias, name="conv_1")(y)
+        y = nn.relu(self.norm(y, train, name="norm_2"))
+        y = self.conv(self.features, name="conv_2")(y)
         if x.shape[-1] != self.features:
-            x = Conv(self.features, kernel_size=1, name="shortcut")(x)
+            x = self.conv(self.features, kernel_size=1, name="shortcut")(x)
         return x + y
 
 
@@ -136,10 +148,11 @@ class Upsample(nn.Module):
 
     features: int
     kind: UpsampleKind
+    dtype: Dtype
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         if self.kind == "transposed":
-            return UpConv(self.features, name="conv")(x)
+            return UpConv(self.features, self.dtype, name="conv")(x)
         x = resize_bilinear(x, (2 * x.shape[1], 2 * x.shape[2]), align_corners=True)
-        return Conv(self.features, name="conv")(x)
+        return Conv(self.features, dtype=self.dtype, name="conv")(x)
