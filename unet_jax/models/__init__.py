@@ -2,14 +2,14 @@
 
 from typing import Any
 
-import flax.linen as nn
-
 from unet_jax.config import ModelConfig
 from unet_jax.models.layers import Dtype
 from unet_jax.models.plain import PlainUNet
 from unet_jax.models.residual import ResidualUNet
 
-__all__ = ["PlainUNet", "ResidualUNet", "build_model"]
+__all__ = ["PlainUNet", "ResidualUNet", "UNet", "build_model"]
+
+UNet = PlainUNet | ResidualUNet
 
 
 def build_model(
@@ -19,7 +19,7 @@ def build_model(
     dtype: Dtype = None,
     axis_name: str | None = None,
     remat: bool = False,
-) -> nn.Module:
+) -> UNet:
     """The network that `config` describes.
 
     Args:

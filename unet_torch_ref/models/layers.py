@@ -1,9 +1,14 @@
 """The layers both networks are made of. Images are [B, C, H, W]."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 NormKind = Literal["batch", "group", "none"]
 UpsampleKind = Literal["transposed", "bilinear"]
@@ -32,6 +37,29 @@ def normalize(features: int, kind: NormKind, groups: int) -> nn.Module:
             return nn.GroupNorm(groups, features)
         case "none":
             return nn.Identity()
+
+
+def recomputed(block: nn.Module, x: Tensor) -> Tensor:
+    """`block(x)`, computed anew in the backward pass, which saves memory."""
+    if not torch.is_grad_enabled():
+        return block(x)
+    context = (nullcontext, partial(_statistics_kept, block))
+    return checkpoint(block, x, use_reentrant=False, context_fn=lambda: [c() for c in context])
+
+
+@contextmanager
+def _statistics_kept(block: nn.Module) -> Iterator[None]:
+    """The second pass sees the same batch, which must not count twice."""
+    norms = [module for module in block.modules() if isinstance(module, nn.BatchNorm2d)]
+    usual = [(norm.momentum, int(norm.get_buffer("num_batches_tracked"))) for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:  # The pass ends in an exception once nothing more of it is needed.
+        yield
+    finally:
+        for norm, (momentum, batches) in zip(norms, usual, strict=True):
+            norm.momentum = momentum
+            norm.get_buffer("num_batches_tracked").fill_(batches)
 
 
 def double_size(x: Tensor) -> Tensor:

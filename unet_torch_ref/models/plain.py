@@ -19,6 +19,7 @@ from unet_torch_ref.models.layers import (
     double_size,
     match_size,
     normalize,
+    recomputed,
     up_conv,
 )
 
@@ -39,8 +40,10 @@ class PlainUNet(nn.Module):
         upsample: UpsampleKind = "transposed",
         size_policy: SizePolicy = "pad",
         in_channels: int = 3,
+        remat: bool = False,
     ) -> None:
         super().__init__()
+        self.remat = remat
         self.levels = len(channels)
         self.bilinear = upsample == "bilinear"
         self.size_policy: SizePolicy = size_policy
@@ -77,17 +80,20 @@ class PlainUNet(nn.Module):
         check_input(x, self.levels)
         skips = []
         for block in self.encoder:
-            x = block(x)
+            x = self.run(block, x)
             skips.append(x)
             x = F.max_pool2d(x, 2)
-        x = self.bottleneck(x)
+        x = self.run(self.bottleneck, x)
 
         for n, block in enumerate(self.decoder):
             x = double_size(x) if self.bilinear else self.upsample[n](x)
             skip = skips.pop()
             x = match_size(x, (skip.shape[2], skip.shape[3]), self.size_policy)
-            x = block(torch.cat([skip, x], dim=1))
+            x = self.run(block, torch.cat([skip, x], dim=1))
         return self.conv_out(x)  # [B, num_classes, H, W]
+
+    def run(self, block: nn.Module, x: Tensor) -> Tensor:
+        return recomputed(block, x) if self.remat else block(x)
 
 
 class DoubleConv(nn.Module):

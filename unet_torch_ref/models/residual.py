@@ -20,6 +20,7 @@ from unet_torch_ref.models.layers import (
     double_size,
     match_size,
     normalize,
+    recomputed,
     round_up,
     unmatch_size,
     up_conv,
@@ -64,8 +65,10 @@ class ResidualUNet(nn.Module):
         skip: bool = True,
         size_policy: SizePolicy = "pad",
         in_channels: int = 3,
+        remat: bool = False,
     ) -> None:
         super().__init__()
+        self.remat = remat
         self.levels = len(channels)
         self.skip = skip
         self.size_policy: SizePolicy = size_policy
@@ -103,20 +106,23 @@ class ResidualUNet(nn.Module):
         x = self.conv_in(x)  # [B, 64, H, W]
         skips = [x]
         for module in self.encoder:
-            x = module(x)
+            x = self.run(module, x)
             skips.append(x)
 
         for block in self.bottleneck:
-            x = block(x)  # [B, 512, H/16, W/16]
+            x = self.run(block, x)  # [B, 512, H/16, W/16]
 
         level = 0
         for block, down in zip(self.decoder, [*reversed(self.down), False], strict=True):
-            x = block(self.join(x, skips.pop()))
+            x = self.run(block, self.join(x, skips.pop()))
             if down:
                 x = self.upsample[level](x)
                 level += 1
         x = self.conv_out(x)  # [B, num_classes, H, W]
         return unmatch_size(x, size, self.size_policy)
+
+    def run(self, module: nn.Module, x: Tensor) -> Tensor:
+        return recomputed(module, x) if self.remat else module(x)
 
     def join(self, x: Tensor, skip: Tensor) -> Tensor:
         return torch.cat([x, skip], dim=1) if self.skip else x
