@@ -3,7 +3,8 @@
 Inputs are drawn by Hypothesis, the same ones in every run. An input counts as refused when opening
 the set raises `DataError` and the message has the file's name; any other exception, a warning, or
 pixels that are not the file's, is a failure. `REFUSED` says how many different inputs of each kind
-must have been refused, and that these are 500 altogether.
+must have been refused, and that these are 500 altogether. A hang is a failure, too: no test takes
+6 seconds, so a minute's limit is one.
 """
 
 import io
@@ -45,6 +46,7 @@ REFUSED = {
     "lines of objectInfo150.txt": 50,
 }
 SIZE = (12, 18)
+pytestmark = pytest.mark.timeout(60)
 
 
 def test_five_hundred_inputs_are_refused():
