@@ -10,7 +10,7 @@ import pytest
 
 from unet_jax.config import DataConfig
 from unet_jax.datasets import DataError, archive
-from unet_jax.datasets.archive import Files, cut, find_root, open_files, read_text, unpack
+from unet_jax.datasets.archive import Files, broken, cut, find_root, open_files, read_text, unpack
 from unet_jax.datasets.folder import Folder
 
 Members = dict[str, bytes]
@@ -207,10 +207,21 @@ def test_an_encrypted_member_cannot_be_read(tmp_path: Path):
 @pytest.mark.parametrize("content", [b"", b"<html>Please log in</html>"], ids=["empty", "HTML"])
 def test_a_zip_that_is_none_is_named(content: bytes, tmp_path: Path):
     (tmp_path / "set.zip").write_bytes(content)
-    for place in (tmp_path, tmp_path / "set.zip"):
-        message = refused(place)
-        assert str(tmp_path / "set.zip") in message
-        assert "download it again" in message
+    message = refused(tmp_path / "set.zip")
+    assert str(tmp_path / "set.zip") in message
+    assert "download it again" in message
+
+
+@pytest.mark.parametrize(
+    "content", [b"", packed({"../a": b""})], ids=["broken", "with unsafe members"]
+)
+def test_a_zip_in_a_folder_that_cannot_be_used_stays_a_file(content: bytes, tmp_path: Path):
+    (tmp_path / "a.txt").write_bytes(b"a")
+    (tmp_path / "set.zip").write_bytes(content)
+    put(tmp_path / "whole.zip", {"b.txt": b"b"})
+    files = open_files(tmp_path)
+    assert everything(files) == {"a.txt": b"a", "set.zip": content, "whole/b.txt": b"b"}
+    assert broken(files) == {"set": refused(tmp_path / "set.zip")}
 
 
 def test_a_zip_inside_a_zip_that_is_none_is_named(tmp_path: Path):

@@ -151,6 +151,31 @@ def test_a_zip_reads_as_the_folder(tmp_path: Path):
     assert contents(open_folder(tmp_path / "mine.zip", tmp_path)) == expected
 
 
+@pytest.mark.parametrize(
+    ("name", "top"), [("notes", ""), ("images", ""), ("notes", "train/"), ("train", "train/")]
+)
+def test_a_broken_zip_that_is_not_needed_does_not_matter(name: str, top: str, tmp_path: Path):
+    data = write_folder(tmp_path / "data", top + "images/{}.png", top + "masks/{}.png")
+    (data / f"{name}.zip").write_bytes(b"broken")
+    assert len(open_folder(data, tmp_path).records()) == len(NAMES)
+
+
+@pytest.mark.parametrize("name", ["val", "train_masks", "test"])
+def test_a_broken_zip_of_a_folder_that_is_not_there_is_refused(name: str, tmp_path: Path):
+    data = write_folder(tmp_path / "data")
+    (data / f"{name}.zip").write_bytes(b"broken")
+    message = refused_folder(data, tmp_path)
+    assert message == f"{data / name}.zip: File is not a zip file; download it again"
+
+
+def test_broken_zips_are_named_where_no_pairs_are_found(tmp_path: Path):
+    save_image(draw(0)[0], tmp_path / "data" / "preview.png")
+    (tmp_path / "data" / "mine.zip").write_bytes(b"broken")
+    message = refused_folder(tmp_path / "data", tmp_path)
+    assert message.startswith("no pairs in ")
+    assert f"\n  {tmp_path / 'data' / 'mine.zip'}: File is not a zip file" in message
+
+
 def test_every_unpaired_file_is_named(tmp_path: Path):
     data = write_folder(tmp_path / "data")
     (data / "images" / "a.png").unlink()

@@ -31,10 +31,12 @@ class Entry(NamedTuple):
     Attributes:
       stamp: What changes when its content does.
       open: Opens it for reading forwards. May be called from several threads.
+      problem: Why the zip that it is could not be opened as one; "" of other files.
     """
 
     stamp: str
     open: Callable[[], IO[bytes]]
+    problem: str = ""
 
     def read(self) -> bytes:
         """Its content.
@@ -59,8 +61,11 @@ Files = dict[str, Entry]
 def open_files(place: Path) -> Files:
     """Lists a zip; or a folder, all below it, and what its zips hold, as if unpacked into it.
 
+    Zips in the folder that cannot be read, or have unsafe members, stay what they are: files, with
+    their `problem`. They may have nothing to do with what is looked for.
+
     Raises:
-      DataError: There is no such place, or a zip cannot be read or has unsafe members.
+      DataError: There is no such place; or it is a zip that cannot be read or has unsafe members.
     """
     if place.is_file():
         return _zip(str(place), place.open("rb"))
@@ -72,7 +77,11 @@ def open_files(place: Path) -> Files:
         stamp = f"{status.st_size} {status.st_mtime_ns}"
         files[path.relative_to(place).as_posix()] = Entry(stamp, partial(path.open, "rb"))
     for name in [n for n in files if n.endswith(".zip") and "/" not in n]:
-        unpacked = _zip(str(place / name), (place / name).open("rb"))
+        try:
+            unpacked = _zip(str(place / name), (place / name).open("rb"))
+        except (DataError, OSError) as error:
+            files[name] = files[name]._replace(problem=str(error))
+            continue
         del files[name]
         files = _under(name.removesuffix(".zip"), unpacked) | files  # What is unpacked wins.
     return files
@@ -93,6 +102,11 @@ def unpack(files: Files, name: str, place: str) -> Files:
         raise DataError(f"{place}/{name}: {error}; download it again") from None
     others = {path: entry for path, entry in files.items() if path != name}
     return _under(name.removesuffix(".zip"), _zip(f"{place}/{name}", copy)) | others
+
+
+def broken(files: Files) -> dict[str, str]:
+    """What is wrong with each zip that could not be opened, by its path without `.zip`."""
+    return {p.removesuffix(".zip"): entry.problem for p, entry in files.items() if entry.problem}
 
 
 def read_text(files: Files, path: str) -> str:

@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 import tensorflow_datasets as tfds
 
 from unet_jax.config import DataConfig
-from unet_jax.datasets.archive import Files, open_files
+from unet_jax.datasets.archive import Files, broken, open_files
 from unet_jax.datasets.description import read_description
 from unet_jax.datasets.encoding import MaskError
 from unet_jax.datasets.errors import DataError
@@ -35,7 +35,7 @@ class Folder(FileBuilder):
         if config.data_dir is None:
             raise DataError("--dataset folder needs --data-dir: where the images and masks are")
         files = open_files(config.data_dir.expanduser())
-        return {path: entry for path, entry in files.items() if _is_picture(path)}
+        return {path: entry for path, entry in files.items() if _is_picture(path) or entry.problem}
 
     def fingerprint(self) -> Iterable[str]:
         described = self.config.description and read_description(self.config.description)
@@ -62,13 +62,19 @@ class Folder(FileBuilder):
 
     def _pairs(self) -> list[Pair]:
         """Raises:
-        DataError: No folders of images and masks are found, or they do not match.
+        DataError: No folders of images and masks are found, or they do not match; or a zip that
+          cannot be read has the name of one that is not there.
         """
         suffix = self.config.mask_suffix
         folders: dict[tuple[str, str], set[str]] = {}
-        for path in self.files:
+        for path in filter(_is_picture, self.files):
             role, split, folder = _role(PurePosixPath(path).parts[:-1])
             folders.setdefault((role, split), set()).add(folder)
+        problems = broken(self.files)
+        for name, problem in problems.items():
+            *role, named = _role([name])
+            if named and tuple(role) not in folders:
+                raise DataError(problem)  # Without it the set would be another.
         pairs, alone = [], []
         for split in ("", "train", "val", "test"):
             if ("mask", split) in folders and ("image", split) in folders:
@@ -86,6 +92,7 @@ class Folder(FileBuilder):
                 f"no pairs in {self.config.data_dir}: looked for images in folders named "
                 f"{', '.join(IMAGES)}, and masks in {', '.join(MASKS)}, also below or above train, "
                 "val, test; for masks beside their images give --mask-suffix, as in _mask"
+                + "".join(f"\n  {problem}" for problem in problems.values())
             )
         if alone:
             raise DataError.listing("folders of images and masks do not match:", alone)

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from unet_jax.config import DataConfig
-from unet_jax.datasets.archive import Files, cut, find_root, open_files
+from unet_jax.datasets.archive import Files, broken, cut, find_root, open_files
 from unet_jax.datasets.errors import DataError
 from unet_jax.datasets.files import FileBuilder
 
@@ -33,15 +33,22 @@ class PublishedBuilder(FileBuilder):
             raise DataError(f"--dataset {config.dataset} needs --data-dir{cls.advice()}")
         place = config.data_dir.expanduser()
         files = open_files(place) if place.exists() else {}
+        problems = broken(files)
+        files = {path: entry for path, entry in files.items() if not entry.problem}
         for names in cls.LAYOUTS:
             root = find_root(files, names.needed)
             if root is not None:
-                return cut(files, root, (*names.needed, *names.more))
+                found = cut(files, root, (*names.needed, *names.more))
+                for name in names.more if root == "" else ():
+                    if name in problems and not any(p.startswith(f"{name}/") for p in found):
+                        raise DataError(problems[name])  # Without it the set would be another.
+                return found
         looked = "; or ".join(", ".join(names.needed) for names in cls.LAYOUTS)
         state = "" if place.exists() else ", which does not exist"
         raise DataError(
             f"no {cls.TITLE} data: looked for {looked} – as they are or as zips – in "
-            f"{place}{state}{cls.advice()}"
+            + "\n  ".join([f"{place}{state}", *problems.values()])
+            + cls.advice()
         )
 
     @classmethod
