@@ -44,7 +44,7 @@ def main() -> int:
     from parity.trajectory import curves, plot
     from unet_jax.cli import fail
     from unet_jax.config import load
-    from unet_jax.datasets import class_names
+    from unet_jax.datasets import class_ids
     from unet_jax.pipeline import num_logits
 
     begun, console = time.monotonic(), Console()
@@ -52,7 +52,7 @@ def main() -> int:
     try:
         config = load(options.preset or "shapes")
         if options.preset is not None:
-            logits = num_logits(class_names(config.data))
+            logits = num_logits(class_ids(config.data))
             cases = (Case(options.preset, config.model, logits, config.data.size),)
         if options.break_weight is not None:
             cases, change = cases[:1], partial(scale_entry, name=options.break_weight, factor=1.01)

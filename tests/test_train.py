@@ -29,7 +29,7 @@ import unet_torch_ref.learner
 from unet_jax.checkpoint import Checkpoints
 from unet_jax.cli import parse
 from unet_jax.config import Config, load
-from unet_jax.datasets import class_names, open_dataset
+from unet_jax.datasets import merged, open_dataset
 from unet_jax.models import build_model
 from unet_jax.pipeline import Batch
 from unet_jax.run import Run
@@ -333,7 +333,7 @@ def test_validation_scores_are_those_of_the_predictions(
         predicted = np.concatenate([classes[batch.valid] for batch, classes in batches])
         assert predicted.shape == truth.shape
         dice, iou = {}, {}
-        for label, name in enumerate(class_names(config)):
+        for label, name in enumerate(merged(builder.facts.classes, config.binary)):
             said, true = predicted == label, truth == label
             both, either = int((said & true).sum()), int((said | true).sum())
             iou[name] = both / either if either else None
@@ -576,6 +576,16 @@ def test_unusable_data_is_an_error_message_and_no_run(
     error = capsys.readouterr().err
     assert error.startswith("error: no Carvana data: looked for train, train_masks; or")
     assert str(place) in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_needs_no_data_to_know_150_classes(
+    framework: str, launch: Launch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    arguments = ("--dataset", "ade20k", "--channels", "8", "--groups", "4", "--dry-run")
+    assert launch(framework, tmp_path / "run", *arguments).status == 0
+    last = {"jax": "× 150 ", "torch": "(conv_out): Conv2d(8, 150,"}[framework]
+    assert last in capsys.readouterr().out
     assert not (tmp_path / "run").exists()
 
 

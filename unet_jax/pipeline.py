@@ -1,7 +1,7 @@
 """From prepared records to batches: the same ones for both frameworks, whatever the threads."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from functools import partial
 
@@ -56,7 +56,7 @@ def published_split(splits: Sequence[str], groups: Sequence[str], config: DataCo
     return Split([train[n] for n in drawn.train], [train[n] for n in drawn.validation])
 
 
-def num_logits(classes: Sequence[str]) -> int:
+def num_logits(classes: Sized) -> int:
     """Channels of the logits: 1 for two classes, else one for each."""
     return 1 if len(classes) == 2 else len(classes)
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from unet_jax.cache import Place, choose_place
 from unet_jax.cli import INTERRUPTED, RunOptions, fail
 from unet_jax.config import Config
-from unet_jax.datasets import DataError, class_names, open_dataset
+from unet_jax.datasets import DataError, class_ids, open_dataset
 from unet_jax.loop import Learner, Trainer
 from unet_jax.pipeline import Pipeline, num_logits
 from unet_jax.run import Run
@@ -54,7 +54,7 @@ def train(
     with ExitStack() as open_things:
         try:
             if options.dry_run:
-                console.print(describe(config, num_logits(class_names(config.data))))
+                console.print(describe(config, num_logits(class_ids(config.data))))
                 return 0
             builder = open_dataset(config.data)
             pipeline = Pipeline(

@@ -12,7 +12,7 @@ from unet_jax.datasets.errors import DataError
 from unet_jax.datasets.folder import Folder
 from unet_jax.datasets.shapes import Shapes
 
-__all__ = ["IGNORED", "DataError", "PairBuilder", "class_names", "merged", "open_dataset"]
+__all__ = ["IGNORED", "DataError", "PairBuilder", "class_ids", "merged", "open_dataset"]
 
 BUILDERS: dict[str, type[PairBuilder]] = {
     "shapes": Shapes,
@@ -23,10 +23,20 @@ BUILDERS: dict[str, type[PairBuilder]] = {
 }
 
 
-def class_names(config: DataConfig) -> list[str]:
-    """The class of each mask value; the set is prepared if only its files tell."""
-    known = BUILDERS[config.dataset].CLASSES
-    return merged(known or open_dataset(config).facts.classes, config.binary)
+def class_ids(config: DataConfig) -> range:
+    """Every class id; the set is prepared if only its files tell how many there are.
+
+    Raises:
+      DataError: They are missing or cannot be used.
+    """
+    if config.binary:
+        return range(2)
+    known = BUILDERS[config.dataset].NUM_CLASSES
+    try:
+        return range(known or len(open_dataset(config).facts.classes))
+    except DataError as error:
+        reason = f"how many classes {config.dataset} has, only its files tell: {error}"
+        raise DataError(reason) from None
 
 
 def merged(classes: Sequence[str], binary: bool) -> list[str]:

@@ -25,6 +25,7 @@ class Ade20k(PublishedBuilder):
     TITLE = "ADE20K"
     LAYOUTS = (Names(("images", "annotations", "objectInfo150.txt")),)
     SOURCE = "python scripts/prepare_data.py --dataset ade20k --download"
+    NUM_CLASSES = COUNT
     ENCODING = Encoding({0: IGNORED, **{value: value - 1 for value in range(1, COUNT + 1)}})
 
     def layout(self) -> Layout:

@@ -91,7 +91,7 @@ class PairBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """
 
     PART = "pairs"
-    CLASSES: tuple[str, ...] = ()  # Empty where only the files tell.
+    NUM_CLASSES: int | None = None  # None where only the files tell.
 
     def __init__(self, config: DataConfig) -> None:
         """Raises:

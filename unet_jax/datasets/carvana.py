@@ -29,6 +29,7 @@ class Carvana(PublishedBuilder):
         "\n          python scripts/prepare_data.py --dataset carvana --download"
     )
     CLASSES = ("background", "car")
+    NUM_CLASSES = len(CLASSES)
     PALETTE = ((24, 28, 36), (255, 176, 32))
     # A palette GIF's indices, or black and white; never both in one file.
     ENCODINGS = (Encoding({0: 0, 1: 1}), Encoding({0: 0, 255: 1}))

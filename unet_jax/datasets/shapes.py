@@ -13,7 +13,7 @@ class Shapes(PairBuilder):
     """Scenes 0, 1, 2, … of one seed; each scene is a group of its own."""
 
     VERSION = tfds.core.Version("2.0.0")
-    CLASSES = scene.CLASSES
+    NUM_CLASSES = len(scene.CLASSES)
     SEED = 0
 
     def fingerprint(self) -> Iterable[str]:
