@@ -11,6 +11,7 @@ import pytest
 from drawing import NATIVE, draw, real
 from PIL import Image
 
+from unet_jax.datasets.encoding import MaskError
 from unet_jax.datasets.files import opened, quiet, read_image
 
 
@@ -82,11 +83,12 @@ def test_what_is_brighter_than_white_is_white():
     assert (read_image(encoded(Image.fromarray(levels)), NATIVE, 4095)[0] == 255).all()
 
 
-def deep_png(kind: int, channels: int) -> bytes:
-    """Two black pixels of 16 bits a channel, which Pillow reads but does not write."""
+def deep_png(kind: int, *levels: int) -> bytes:
+    """A black pixel and another, of 16 bits a channel, which Pillow reads but does not write."""
+    pixels = struct.pack(f">{2 * len(levels)}H", *[0] * len(levels), *levels)
     parts = {
         b"IHDR": struct.pack(">2L5B", 2, 1, 16, kind, 0, 0, 0),
-        b"IDAT": zlib.compress(bytes(1 + 2 * 2 * channels)),
+        b"IDAT": zlib.compress(b"\0" + pixels),
         b"IEND": b"",
     }
     return b"\x89PNG\r\n\x1a\n" + b"".join(
@@ -95,27 +97,45 @@ def deep_png(kind: int, channels: int) -> bytes:
     )
 
 
-def deep_tiff() -> bytes:
+def deep_tiff(*levels: int) -> bytes:
     tags = {256: (3, 1, 2), 257: (3, 1, 1), 258: (3, 3, 122), 259: (3, 1, 1), 262: (3, 1, 2)}
     tags |= {273: (4, 1, 128), 277: (3, 1, 3), 278: (3, 1, 1), 279: (4, 1, 12)}
     listed = b"".join(struct.pack("<2H2L", tag, *rest) for tag, rest in tags.items())
     start = b"II*\0" + struct.pack("<LH", 8, len(tags))
-    return start + listed + bytes(4) + struct.pack("<3H", 16, 16, 16) + bytes(12)
+    return start + listed + bytes(4) + struct.pack("<9H", 16, 16, 16, 0, 0, 0, *levels)
 
 
+LEVELS = (0x12FF, 0x3400, 0x56A9)  # To the nearest, the first would be 0x13.
 DEEP = {
-    "RGB": lambda: deep_png(2, 3),
-    "grey and alpha": lambda: deep_png(4, 2),
-    "RGBA": lambda: deep_png(6, 4),
-    "TIFF": deep_tiff,
+    "RGB": deep_png(2, *LEVELS),
+    "grey and alpha": deep_png(4, 0x12FF, 0xFFFF),
+    "RGBA": deep_png(6, *LEVELS, 0xFFFF),
+    "TIFF": deep_tiff(*LEVELS),
 }
 
 
-@pytest.mark.parametrize("content", DEEP.values(), ids=DEEP)
-def test_sixteen_bits_that_pillow_cuts_to_eight_have_no_other_white(content: Callable[[], bytes]):
-    assert not read_image(content(), (1, 2))[0].any()
+@pytest.mark.parametrize("kind", DEEP)
+def test_of_colours_of_sixteen_bits_the_upper_byte_is_read(kind: str):
+    colour = [0x12] * 3 if kind == "grey and alpha" else [0x12, 0x34, 0x56]
+    assert read_image(DEEP[kind], (1, 2))[0].tolist() == [[[0, 0, 0], colour]]
+
+
+@pytest.mark.parametrize("kind", DEEP)
+def test_colours_of_sixteen_bits_have_no_other_white(kind: str):
     with pytest.raises(OSError, match="16 bits a channel, of which only grey"):
-        read_image(content(), (1, 2), 4095)
+        read_image(DEEP[kind], (1, 2), 4095)
+
+
+@pytest.mark.parametrize("kind", DEEP)
+def test_masks_with_colours_of_sixteen_bits_are_refused(kind: str):
+    with pytest.raises(MaskError, match="has colours of 16 bits a channel, of which only the"):
+        opened(DEEP[kind])
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_masks_of_grey_levels_of_sixteen_bits_are_read_whole(kind: str):
+    levels = np.array([[0, 0x12FF, 65535]], np.uint16)
+    np.testing.assert_array_equal(opened(encoded(Image.fromarray(levels), kind)), levels)
 
 
 def test_the_white_of_eight_bits_is_255():

@@ -135,8 +135,7 @@ def read_image(
         be followed.
     """
     image = _open(content)
-    # What Pillow will make of the file's pixels; known until it is loaded.
-    deep = image.format in ("PNG", "TIFF") and ";16" in str(getattr(image, "tile", ""))
+    cut = _will_be_cut(image)
     turned = image.getexif().get(0x0112) in (5, 6, 7, 8)  # On its side: its height is its width.
     native = image.size if turned else image.size[::-1]
     # A JPEG is decoded at the smallest of 1, 1/2, 1/4 and 1/8 of its size that is at least 1.5
@@ -146,7 +145,7 @@ def read_image(
     image = _upright(image)
     if image.mode == "F":
         raise OSError("its pixels are floating-point numbers, of which nobody knows the white")
-    if deep and white != 65535 and not image.mode.startswith("I"):
+    if cut and white != 65535:
         raise OSError("has 16 bits a channel, of which only grey ones can have another white")
     if image.mode.startswith("I"):
         levels = np.asarray(image, np.float32) * (255 / white)
@@ -161,14 +160,18 @@ def opened(content: bytes) -> Image.Image:
     """Decodes a mask as it is, but upright; its `format` is kept.
 
     Raises:
-      MaskError: It is a WebP that is not lossless.
+      MaskError: It is a WebP that is not lossless, or has colours of 16 bits a channel.
       OSError: It is not an image, or damaged, or larger than any, or several.
     """
     with _decoding():
-        mask = _upright(_open(content))
+        mask = _open(content)
+        cut = _will_be_cut(mask)
+        mask = _upright(mask)
         lossy = mask.format == "WEBP" and not _is_lossless(content)
     if lossy:
         raise MaskError("is a lossy WebP, whose compression changes class values")
+    if cut:
+        raise MaskError("has colours of 16 bits a channel, of which only the upper 8 can be read")
     return mask
 
 
@@ -191,6 +194,13 @@ def _open(content: bytes) -> Image.Image:
         raise OSError(f"holds {count} pictures; one is expected")
     image.info.pop("transparency", None)  # Pixels are what they are underneath.
     return image
+
+
+def _will_be_cut(image: Image.Image) -> bool:
+    """Whether Pillow will read 16 bits a channel, and keep the upper 8: all but grey ones. Its
+    `tile`, there until it is loaded, says what it will make of the file's pixels."""
+    deep = image.format in ("PNG", "TIFF") and ";16" in str(getattr(image, "tile", ""))
+    return deep and not image.mode.startswith("I")
 
 
 def _is_lossless(webp: bytes) -> bool:
