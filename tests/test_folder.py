@@ -96,10 +96,27 @@ def test_images_may_have_another_suffix_than_masks(suffix: str, tmp_path: Path):
     assert open_folder(data, tmp_path).facts.names == list(NAMES)
 
 
-def test_a_test_set_without_masks_is_left_out_where_masks_lie_beside_images(tmp_path: Path):
-    data = write_folder(tmp_path / "data", "train/{}.png", "train/{}_mask.png")
+@pytest.mark.parametrize("top", ["train/", "all/", ""])
+def test_a_test_set_without_masks_is_left_out_where_masks_lie_beside_images(
+    top: str, tmp_path: Path
+):
+    data = write_folder(tmp_path / "data", f"{top}{{}}.png", f"{top}{{}}_mask.png")
     save_image(draw(0)[0], data / "test" / "t.png")
-    assert open_folder(data, tmp_path, mask_suffix="_mask").facts.splits == ["train"] * 3
+    facts = open_folder(data, tmp_path, mask_suffix="_mask").facts
+    assert facts.splits == ["train" if top == "train/" else ""] * 3
+
+
+def test_a_test_set_without_masks_is_left_out_below_images_of_no_split(tmp_path: Path):
+    data = write_folder(tmp_path / "data")
+    save_image(draw(0)[0], data / "images" / "test" / "t.png")
+    assert open_folder(data, tmp_path).facts.names == list(NAMES)
+
+
+def test_a_test_set_that_lacks_one_mask_is_refused(tmp_path: Path):
+    data = write_folder(tmp_path / "data", "train/{}.png", "train/{}_mask.png", names="ab")
+    write_folder(data, "test/{}.png", "test/{}_mask.png", names="c")
+    save_image(draw(0)[0], data / "test" / "t.png")
+    assert "test/t.png: has no mask" in refused_folder(data, tmp_path, mask_suffix="_mask")
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePosixPath
 
@@ -65,25 +65,20 @@ class Folder(FileBuilder):
         DataError: No folders of images and masks are found, or they do not match; or a zip that
           cannot be read has the name of one that is not there.
         """
-        suffix = self.config.mask_suffix
-        folders: dict[tuple[str, str], set[str]] = {}
-        for path in filter(_is_picture, self.files):
-            role, split, folder = _role(PurePosixPath(path).parts[:-1])
-            folders.setdefault((role, split), set()).add(folder)
-        problems = broken(self.files)
-        for name, problem in problems.items():
-            *role, named = _role([name])
-            if named and tuple(role) not in folders:
-                raise DataError(problem)  # Without it the set would be another.
+        suffix, problems = self.config.mask_suffix, broken(self.files)
+        pictures = {path: entry for path, entry in self.files.items() if not entry.problem}
+        _check_zips(problems, _folders(pictures))
+        files = _without_kept_back(pictures, suffix)
+        folders = _folders(files)
         pairs, alone = [], []
         for split in ("", "train", "val", "test"):
             if ("mask", split) in folders and ("image", split) in folders:
                 images, masks = (_only(folders[role, split], role) for role in ("image", "mask"))
-                pairs += match(self.files, images, masks, split=split, suffix=suffix)
+                pairs += match(files, images, masks, split=split, suffix=suffix)
             elif suffix and ("image", split) in folders:
                 for folder in sorted(folders["image", split]):
-                    pairs += match(self.files, folder, folder, split=split, suffix=suffix)
-            elif split in ("train", "val"):  # Of test sets, masks are often kept back.
+                    pairs += match(files, folder, folder, split=split, suffix=suffix)
+            elif split in ("train", "val"):
                 for role, other in (("image", "masks"), ("mask", "images")):
                     if (role, split) in folders:
                         alone.append(f"{_only(folders[role, split], role)}: has no {other}")
@@ -99,6 +94,35 @@ class Folder(FileBuilder):
         places = (found for (role, split), found in folders.items() if role == "image" and split)
         _check_apart(pairs, sorted(set().union(*places)))
         return pairs
+
+
+def _folders(files: Iterable[str]) -> dict[tuple[str, str], set[str]]:
+    """The folders of images and of masks, of each split, by what they are and the split."""
+    folders: dict[tuple[str, str], set[str]] = {}
+    for path in files:
+        role, split, folder = _role(PurePosixPath(path).parent)
+        folders.setdefault((role, split), set()).add(folder)
+    return folders
+
+
+def _check_zips(problems: Mapping[str, str], folders: Container[tuple[str, str]]) -> None:
+    """Raises:
+    DataError: A zip that cannot be read has the name of images or masks that are not there.
+    """
+    for name, problem in problems.items():
+        role, split, named = _role(PurePosixPath(name))
+        if named and (role, split) not in folders:
+            raise DataError(problem)  # Without it the set would be another.
+
+
+def _without_kept_back(files: Files, suffix: str) -> Files:
+    """Leaves out the images of a test set that has no masks: often they are kept back."""
+    roles = {path: _role(PurePosixPath(path).parent) for path in files}
+    test = {path: role for path, (role, split, _) in roles.items() if split == "test"}
+    beside = suffix and any(PurePosixPath(path).stem.endswith(suffix) for path in test)
+    if beside or "mask" in test.values():
+        return files
+    return {path: entry for path, entry in files.items() if path not in test}
 
 
 def _check_apart(pairs: Sequence[Pair], places: Sequence[str]) -> None:
@@ -121,8 +145,9 @@ def _is_picture(path: str) -> bool:
     return PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES
 
 
-def _role(parts: Sequence[str]) -> tuple[str, str, str]:
+def _role(place: PurePosixPath) -> tuple[str, str, str]:
     """What a folder's files are ("image" or "mask"), for which split, and below which folder."""
+    parts = place.parts
     words = [re.split(r"[^a-z]+", part.lower()) for part in parts]
     splits = [next((SPLITS[word] for word in each if word in SPLITS), "") for each in words]
     for depth, each in enumerate(words):
