@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import unet_jax.augment
 import unet_torch_ref.augment
@@ -53,52 +54,74 @@ def draw_many(config: AugmentConfig, count: int = MANY, **changes: Any) -> list[
     return [draw(config, index=index, **where) for index in range(count)]
 
 
-def random_batch(config: AugmentConfig, size: tuple[int, int], count: int = 16) -> Batch:
+def random_batch(
+    config: AugmentConfig,
+    size: tuple[int, int],
+    count: int = 16,
+    output: tuple[int, int] | None = None,
+) -> Batch:
     """Noise, with greys, blacks and whites, ignored pixels, and draws for a native 3:2."""
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (count, *size, 3), np.uint8)
     image[:, :3] = image[:, :3, :, :1]
     image[:, 3:4, ::2], image[:, 3:4, 1::2] = 0, 255
     mask = rng.choice(np.array([0, 1, 2, IGNORED], np.uint8), (count, *size))
-    drawn = draw_many(config, count, size=size, native=(300, 200))
+    drawn = draw_many(config, count, size=output or size, native=(300, 200), stored=size)
     geometry, colour = (np.stack(column) for column in zip(*drawn, strict=True))
     return Batch(image, mask, np.ones(count, bool), geometry, colour)
 
 
-jitted_inputs = jax.jit(unet_jax.augment.inputs_and_targets, static_argnums=(1, 2, 3))
+jitted_inputs = jax.jit(unet_jax.augment.inputs_and_targets, static_argnums=(1, 2, 3, 4))
 jitted_colour = jax.jit(unet_jax.augment.colour)
-jitted_warp = jax.jit(unet_jax.augment.warp)
-jitted_mask = jax.jit(unet_jax.augment.warp_mask, static_argnums=2)
+jitted_warp = jax.jit(unet_jax.augment.warp, static_argnums=2)
+jitted_mask = jax.jit(unet_jax.augment.warp_mask, static_argnums=(2, 3))
 
 
-def run(framework: str, batch: Batch, precision: str, fill: int = IGNORED) -> list[np.ndarray]:
+def run(
+    framework: str,
+    batch: Batch,
+    precision: str,
+    fill: int = IGNORED,
+    size: tuple[int, int] | None = None,
+) -> list[np.ndarray]:
     """Image [B, H, W, C] and mask [B, H, W]."""
     if framework == "jax":
         with jax.enable_x64(precision == "float64"):
-            return [np.asarray(a) for a in jitted_inputs(batch, MEAN_STD, precision, fill)]
+            return [np.asarray(a) for a in jitted_inputs(batch, MEAN_STD, precision, fill, size)]
     image, mask = unet_torch_ref.augment.inputs_and_targets(
-        to_tensors(batch), MEAN_STD, getattr(torch, precision), fill
+        to_tensors(batch), MEAN_STD, getattr(torch, precision), fill, size
     )
     assert image.is_contiguous(memory_format=torch.channels_last)
     return [image.permute(0, 2, 3, 1).numpy(), mask.numpy()]
 
 
-def warp(framework: str, image: np.ndarray, geometry: np.ndarray) -> np.ndarray:
+def warp(
+    framework: str,
+    image: np.ndarray,
+    geometry: np.ndarray,
+    size: tuple[int, int] | None = None,
+) -> np.ndarray:
     """[H, W, C], warped alone."""
     if framework == "jax":
         with jax.enable_x64(image.dtype == np.float64):
-            return np.asarray(jitted_warp(image[None], geometry[None]))[0]
+            return np.asarray(jitted_warp(image[None], geometry[None], size))[0]
     tensor = torch.from_numpy(image).permute(2, 0, 1)[None]
-    warped = unet_torch_ref.augment.warp(tensor, torch.from_numpy(geometry[None]))
+    warped = unet_torch_ref.augment.warp(tensor, torch.from_numpy(geometry[None]), size)
     return warped[0].permute(1, 2, 0).numpy()
 
 
-def warp_mask(framework: str, mask: np.ndarray, geometry: np.ndarray, fill: int) -> np.ndarray:
+def warp_mask(
+    framework: str,
+    mask: np.ndarray,
+    geometry: np.ndarray,
+    fill: int,
+    size: tuple[int, int] | None = None,
+) -> np.ndarray:
     """[H, W], warped alone."""
     if framework == "jax":
-        return np.asarray(jitted_mask(mask[None], geometry[None], fill))[0]
+        return np.asarray(jitted_mask(mask[None], geometry[None], fill, size))[0]
     tensors = torch.from_numpy(mask[None]), torch.from_numpy(geometry[None])
-    return unet_torch_ref.augment.warp_mask(*tensors, fill)[0].numpy()
+    return unet_torch_ref.augment.warp_mask(*tensors, fill, size)[0].numpy()
 
 
 def recolour(framework: str, image: np.ndarray, factors: np.ndarray) -> np.ndarray:
@@ -133,6 +156,75 @@ def test_both_frameworks_make_the_same_pixels(option: str, precision: str, size:
     plain = run("jax", batch._replace(geometry=None, colour=None), precision)
     assert not np.array_equal(ours[0], plain[0]), "nothing was changed"
     assert np.array_equal(ours[1], plain[1]) == (option in COLOURING)
+
+
+OFF_TO_ALL = {"whole": AugmentConfig(**OFF), **OPTIONS}
+
+
+@pytest.mark.parametrize(
+    ("stored", "size"), [((25, 37), (13, 19)), ((24, 34), (24, 17))], ids=["odd", "one side"]
+)
+@PRECISIONS
+@pytest.mark.parametrize("option", ["whole", "crop", "all"])
+def test_both_frameworks_make_the_same_pixels_of_larger_ones(option, precision, stored, size):
+    batch = random_batch(OFF_TO_ALL[option], stored, output=size)
+    ours, theirs = (run(framework, batch, precision, 7, size) for framework in ("jax", "torch"))
+    assert ours[0].shape == theirs[0].shape == (16, *size, 3)
+    # As for samples that are as large as what is stored.
+    tolerance = 1e-5 if precision == "float32" else 1e-12
+    np.testing.assert_allclose(ours[0], theirs[0], rtol=0, atol=tolerance)
+    assert ours[1].dtype == theirs[1].dtype == np.uint8
+    assert ours[1].shape == (16, *size)
+    assert np.array_equal(ours[1], theirs[1])
+    assert (7 in ours[1]) == (option == "all"), "the whole picture and crops show nothing outside"
+
+
+@FRAMEWORKS
+def test_a_size_that_is_the_stored_one_changes_no_bit(framework: str):
+    batch = random_batch(OPTIONS["all"], (13, 19), output=(13, 19))
+    drawn = draw_many(OPTIONS["all"], 16, size=(13, 19), native=(300, 200))
+    assert np.array_equal(batch.geometry, [geometry for geometry, _ in drawn])  # type: ignore[arg-type]
+    said, unsaid = (run(framework, batch, "float32", 7, size) for size in ((13, 19), None))
+    for ours, expected in zip(said, unsaid, strict=True):
+        assert np.array_equal(ours, expected)
+
+
+@pytest.mark.parametrize("size", [(12, 17), (1, 1)], ids=str)
+@PRECISIONS
+@FRAMEWORKS
+def test_half_of_the_stored_size_is_the_mean_of_every_four_pixels(framework, precision, size):
+    height, width = size
+    rng = np.random.default_rng(0)
+    # Whole numbers below 256 have exact means of four.
+    image = rng.integers(0, 256, (2 * height, 2 * width, 3)).astype(precision)
+    mask = rng.integers(0, 5, (2 * height, 2 * width), np.uint8)
+    for native in ((1280, 1918), size, (7, 3)):
+        geometry = affine(size, native, stored=mask.shape)
+        assert geometry.tolist() == [[131072, 0, 32768], [0, 131072, 32768]]  # 2 x + 1/2.
+        blocks = image.reshape(height, 2, width, 2, 3)
+        assert np.array_equal(warp(framework, image, geometry, size), blocks.mean((1, 3)))
+        nearest = Image.fromarray(mask).resize(size[::-1], Image.Resampling.NEAREST)
+        assert np.array_equal(warp_mask(framework, mask, geometry, 7, size), np.asarray(nearest))
+
+
+# No even sides: where a point is half-way between pixels, Pillow's rounding decides.
+@pytest.mark.parametrize("stored", [(13, 19), (17, 37), (25, 21)], ids=str)
+@FRAMEWORKS
+def test_the_whole_picture_is_sampled_as_by_pillow(framework: str, stored: tuple[int, int]):
+    size, extent = (13, 19), (0, 0, *stored[::-1])
+    levels = np.random.default_rng(0).integers(0, 256, stored)
+    geometry = affine(size, (30, 20), stored=stored)
+    # Without antialiasing, as opposed to `resize`.
+    way = {"size": size[::-1], "method": Image.Transform.EXTENT, "data": extent}
+    image, mask = Image.fromarray(levels.astype("f4")), Image.fromarray(levels.astype(np.uint8))
+    expected = image.transform(**way, resample=Image.Resampling.BILINEAR)
+    shrunk = warp(framework, levels[..., None].astype(float), geometry, size)[..., 0]
+    # A step's rounding, half of 1/65536 pixel, 9 times from the middle, for 255 levels a pixel and
+    # on both axes; and float32.
+    np.testing.assert_allclose(shrunk, np.asarray(expected), rtol=0, atol=0.05)
+    nearest = np.asarray(mask.transform(**way, resample=Image.Resampling.NEAREST))
+    taken = warp_mask(framework, levels.astype(np.uint8), geometry, 7, size)
+    assert np.array_equal(taken, nearest)
 
 
 def test_whole_steps_on_augmented_batches_agree(x64):
@@ -229,8 +321,10 @@ def test_whole_pixels_move_exactly(framework: str, options, expected, fill: int)
     assert np.array_equal(warp_mask(framework, mask, geometry, fill), expected(mask, fill))
 
 
-@pytest.mark.parametrize("size", [(8, 30), (31, 9)], ids=str)
-def test_a_map_undoes_what_its_settings_say(size: tuple[int, int]):
+@pytest.mark.parametrize(
+    ("size", "stored"), [((8, 30), None), ((31, 9), None), ((8, 30), (15, 32))], ids=str
+)
+def test_a_map_undoes_what_its_settings_say(size, stored):
     """The picture's points, as complex numbers around its middle, are where they should be."""
     rng = np.random.default_rng(0)
     native = (60, 100)
@@ -242,6 +336,7 @@ def test_a_map_undoes_what_its_settings_say(size: tuple[int, int]):
         geometry = affine(
             size,
             native,
+            stored=stored,
             mirrored=mirrored,
             upside_down=upside_down,
             angle=angle,
@@ -250,10 +345,10 @@ def test_a_map_undoes_what_its_settings_say(size: tuple[int, int]):
             crop=(left, top, side),
         )
         x, y = rng.uniform(0, size[::-1])  # Of the output, from its top left corner, in pixels.
-        stored = geometry @ (x - 0.5, y - 0.5, 1) / ONE_PIXEL + 0.5
+        place = geometry @ (x - 0.5, y - 0.5, 1) / ONE_PIXEL + 0.5
         point = complex(
-            stored[0] * native[1] / size[1] - left - side / 2,
-            top + side / 2 - stored[1] * native[0] / size[0],  # Up.
+            place[0] * native[1] / (stored or size)[1] - left - side / 2,
+            top + side / 2 - place[1] * native[0] / (stored or size)[0],  # Up.
         )
         point = complex(-point.real if mirrored else point.real, point.imag)
         point = point.conjugate() if upside_down else point
@@ -264,15 +359,16 @@ def test_a_map_undoes_what_its_settings_say(size: tuple[int, int]):
         assert 0.5 + down - point.imag / side == pytest.approx(y / size[0], abs=1e-4)
 
 
+@pytest.mark.parametrize("size", [(13, 19), (9, 11)], ids=str)
 @FRAMEWORKS
-def test_a_ramp_shows_where_pixels_come_from(framework: str):
-    height, width = size = (13, 19)
+def test_a_ramp_shows_where_pixels_come_from(framework: str, size: tuple[int, int]):
+    height, width = stored = (13, 19)
     ramp = np.stack(np.meshgrid(np.arange(19.0), np.arange(13.0)), axis=-1)
-    for drawn in draw_many(OPTIONS["all"], 20, size=size):
+    for drawn in draw_many(OPTIONS["all"], 20, size=size, stored=stored):
         x, y = source(drawn.geometry, size)
         inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
         outside = (x <= -1) | (x >= width) | (y <= -1) | (y >= height)
-        warped = warp(framework, ramp, drawn.geometry)
+        warped = warp(framework, ramp, drawn.geometry, size)
         # Coordinates of up to 19, after a handful of roundings of 1e-16 each.
         np.testing.assert_allclose(warped[inside], np.stack([x, y], -1)[inside], rtol=0, atol=1e-13)
         assert np.all(warped[outside] == 0)
@@ -295,21 +391,21 @@ def test_long_pictures_stay_in_fixed_point(framework: str):
     assert np.array_equal(warp_mask(framework, mask, geometry, 0), mask[:, ::-1])
 
 
+@pytest.mark.parametrize("size", [(40, 56), (23, 31)], ids=str)
 @FRAMEWORKS
-def test_image_and_mask_never_part(framework: str):
+def test_image_and_mask_never_part(framework: str, size: tuple[int, int]):
     """The image's channel c is 1 where the mask is c, so that warped it is the share of class c.
 
     The nearest of the four pixels has a quarter of the weight or more. A class with more than
     three quarters is therefore the nearest one's; with less than a quarter inside, none is.
     """
     rng = np.random.default_rng(0)
-    size = (40, 56)
     mask = np.kron(rng.integers(0, 3, (5, 7)), np.ones((8, 8), int)).astype(np.uint8)
     image = np.eye(3)[mask]
     checked = set()
-    for drawn in draw_many(OPTIONS["all"], 100, size=size):
-        shares = warp(framework, image, drawn.geometry)
-        labels = warp_mask(framework, mask, drawn.geometry, IGNORED)
+    for drawn in draw_many(OPTIONS["all"], 100, size=size, stored=mask.shape):
+        shares = warp(framework, image, drawn.geometry, size)
+        labels = warp_mask(framework, mask, drawn.geometry, IGNORED, size)
         for label in range(3):
             sure = shares[..., label] > 0.75
             assert np.all(labels[sure] == label)

@@ -13,15 +13,20 @@ LUMINANCE = (0.2989, 0.587, 0.114)
 
 
 def inputs_and_targets(
-    batch: Batch, mean_std: Normalisation, dtype: Any, fill: int
+    batch: Batch,
+    mean_std: Normalisation,
+    dtype: Any,
+    fill: int,
+    size: tuple[int, int] | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """What the network is trained on: the batch with its colours and its geometry changed.
+    """What the network is given: the batch with its colours and its geometry changed.
 
     Args:
       batch: The samples; without `colour` and `geometry`, images are only normalised.
       mean_std: Per-channel mean and standard deviation of images in 0..1.
       dtype: Of the images.
       fill: What the mask holds outside of the picture; there the image has the mean colour.
+      size: H and W that `geometry` is for; None: the batch's own.
 
     Returns:
       Normalised images [B, H, W, C], and masks uint8 [B, H, W].
@@ -29,7 +34,7 @@ def inputs_and_targets(
     image, mask = normalise(batch.image, mean_std, dtype, batch.colour), jnp.asarray(batch.mask)
     if batch.geometry is None:
         return image, mask
-    return warp(image, batch.geometry), warp_mask(mask, batch.geometry, fill)
+    return warp(image, batch.geometry, size), warp_mask(mask, batch.geometry, fill, size)
 
 
 def normalise(
@@ -69,39 +74,59 @@ def colour(image: jax.Array, factors: jax.Array) -> jax.Array:
     return _unless(shift == 0, image, lambda image: _turn_hue(image, shift))
 
 
-def warp(image: jax.Array, geometry: Any) -> jax.Array:
-    """Takes each pixel of [B, H, W, C] from where int32 [B, 2, 3] says: bilinear, 0 outside."""
-    x, y = _source(geometry, image.shape[1:3])
+def warp(image: jax.Array, geometry: Any, size: tuple[int, int] | None = None) -> jax.Array:
+    """Takes each pixel from where int32 [B, 2, 3] says: bilinear, 0 outside.
+
+    Args:
+      image: [B, H', W', C].
+      geometry: As in `unet_jax.draws.Draw.geometry`.
+      size: H and W; None: the image's.
+
+    Returns:
+      [B, H, W, C].
+    """
+    x, y = _source(geometry, size or image.shape[1:3])
     # The low 16 bits are a share of a pixel; float32 holds it exactly.
     right, below = ((v & 0xFFFF).astype(image.dtype)[..., None] / 65536 for v in (x, y))
-    batch, height, width, _ = image.shape
+    batch, height, width, channels = image.shape
     # Two zeros all round: whatever is outside finds all of its neighbours there.
     x, y = (jnp.clip((v >> 16) + 2, 0, n + 2) for v, n in ((x, width), (y, height)))
-    pixels = jnp.pad(image, ((0, 0), (2, 2), (2, 2), (0, 0))).reshape(batch, -1, image.shape[3])
+    pixels = jnp.pad(image, ((0, 0), (2, 2), (2, 2), (0, 0))).reshape(batch, -1, channels)
     first = (y * (width + 4) + x).reshape(batch, -1, 1)
 
     def take(beside: int) -> jax.Array:
         taken = jnp.take_along_axis(pixels, first + beside, axis=1, mode="promise_in_bounds")
-        return taken.reshape(image.shape)
+        return taken.reshape(*x.shape, channels)
 
     upper = take(0) * (1 - right) + take(1) * right
     lower = take(width + 4) * (1 - right) + take(width + 5) * right
     return upper * (1 - below) + lower * below
 
 
-def warp_mask(mask: jax.Array, geometry: Any, fill: int) -> jax.Array:
-    """Takes each id of [B, H, W] from where int32 [B, 2, 3] says: nearest, `fill` outside.
+def warp_mask(
+    mask: jax.Array, geometry: Any, fill: int, size: tuple[int, int] | None = None
+) -> jax.Array:
+    """Takes each id from where int32 [B, 2, 3] says: nearest, `fill` outside.
 
     Half-way between two pixels, the right and the lower one are nearest.
+
+    Args:
+      mask: [B, H', W'].
+      geometry: As in `unet_jax.draws.Draw.geometry`.
+      fill: The id outside.
+      size: H and W; None: the mask's.
+
+    Returns:
+      [B, H, W].
     """
     batch, height, width = mask.shape
-    x, y = ((v + 0x8000) >> 16 for v in _source(geometry, (height, width)))
+    x, y = ((v + 0x8000) >> 16 for v in _source(geometry, size or (height, width)))
     inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
     place = jnp.clip(y, 0, height - 1) * width + jnp.clip(x, 0, width - 1)
     taken = jnp.take_along_axis(
         mask.reshape(batch, -1), place.reshape(batch, -1), axis=1, mode="promise_in_bounds"
     )
-    return jnp.where(inside, taken.reshape(mask.shape), fill)
+    return jnp.where(inside, taken.reshape(x.shape), fill)
 
 
 def _source(geometry: Any, size: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:

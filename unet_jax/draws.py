@@ -72,18 +72,18 @@ def identity() -> Draw:
     return Draw(ONE_PIXEL * np.eye(2, 3, dtype=np.int32), np.array([1, 1, 1, 0, 1], np.float32))
 
 
-def check_reach(config: AugmentConfig, size: tuple[int, int], native: tuple[int, int]) -> None:
+def check_reach(config: AugmentConfig, stored: tuple[int, int], native: tuple[int, int]) -> None:
     """Makes sure that `draw` stays within fixed point for pictures of these sizes.
 
     Raises:
       ValueError: The smallest zoom looks farther than fixed point reaches.
     """
-    stretch = max(size[0] / native[0], size[1] / native[1])
+    stretch = max(stored[0] / native[0], stored[1] / native[1])
     around = math.hypot(*native) * (0.5 + config.translation) / config.scale[0]
-    reach = max(size) + stretch * around
+    reach = max(stored) + stretch * around
     if reach > MAX_REACH:
         raise ValueError(
-            f"scale: {config.scale} shows up to {reach:.0f} pixels around a picture of {size}; "
+            f"scale: {config.scale} shows up to {reach:.0f} pixels around a picture of {stored}; "
             f"at most {MAX_REACH} are possible"
         )
 
@@ -96,6 +96,7 @@ def draw(
     index: int,
     size: tuple[int, int],
     native: tuple[int, int],
+    stored: tuple[int, int] | None = None,
 ) -> Draw:
     """Draws how a sample is varied in an epoch, from (seed, epoch, index) alone.
 
@@ -106,19 +107,21 @@ def draw(
       seed: The run's.
       epoch: From 0.
       index: The sample's, from 0.
-      size: Height and width of the stored picture, and of the sample.
-      native: Height and width that the picture has when not squashed to `size`; `check_reach`
-        holds for them.
+      size: Height and width of the sample.
+      native: Height and width that the picture has when not squashed; `check_reach` holds for
+        them.
+      stored: Height and width of the stored picture; None: `size`.
     """
     numbers = np.random.default_rng([seed, epoch, index]).random(len(_Numbers._fields))
     u = _Numbers(*numbers.tolist())
-    return Draw(_geometry(config, u, size, native), _colour(config, u))
+    return Draw(_geometry(config, u, size, native, stored), _colour(config, u))
 
 
 def affine(
     size: tuple[int, int],
     native: tuple[int, int],
     *,
+    stored: tuple[int, int] | None = None,
     mirrored: bool = False,
     upside_down: bool = False,
     angle: float = 0.0,
@@ -129,8 +132,9 @@ def affine(
     """One map from output to source pixels: a crop, flipped, turned, zoomed and shifted, in turn.
 
     Args:
-      size: Height and width of the stored picture, and of the output.
+      size: Height and width of the output.
       native: Height and width of the picture when not squashed; angles are true there.
+      stored: Height and width of the stored picture, the source; None: `size`.
       mirrored: Left for right.
       upside_down: Top for bottom.
       angle: Degrees counter-clockwise, around the middle of the crop.
@@ -148,16 +152,20 @@ def affine(
     cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
     turned = np.array([[cos, -sin], [sin, cos]]) / zoom
     flips = np.array([-1 if mirrored else 1, -1 if upside_down else 1])
-    stored = output / picture  # Stored pixels for each native one.
-    step = np.rint(ONE_PIXEL * stored[:, None] * (flips[:, None] * turned) * window / output)
+    density = np.array((stored or size)[::-1]) / picture  # Stored pixels for each native one.
+    step = np.rint(ONE_PIXEL * density[:, None] * (flips[:, None] * turned) * window / output)
     # From the rounded steps, so that the middle is exact and only the far ends carry their error.
-    middle = (corner + window / 2) * stored - 0.5
+    middle = (corner + window / 2) * density - 0.5
     start = np.rint(ONE_PIXEL * middle - step @ ((output - 1) / 2 + np.array(shift) * output))
     return np.column_stack([step, start]).astype(np.int32)
 
 
 def _geometry(
-    config: AugmentConfig, u: _Numbers, size: tuple[int, int], native: tuple[int, int]
+    config: AugmentConfig,
+    u: _Numbers,
+    size: tuple[int, int],
+    native: tuple[int, int],
+    stored: tuple[int, int] | None,
 ) -> np.ndarray:
     crop = None
     if u.crop < config.crop:
@@ -166,6 +174,7 @@ def _geometry(
     return affine(
         size,
         native,
+        stored=stored,
         mirrored=u.horizontal_flip < config.horizontal_flip,
         upside_down=u.vertical_flip < config.vertical_flip,
         angle=_around(0, config.rotation, u.angle),

@@ -11,15 +11,20 @@ LUMINANCE = (0.2989, 0.587, 0.114)
 
 
 def inputs_and_targets(
-    batch: Batch, mean_std: Normalisation, dtype: torch.dtype, fill: int
+    batch: Batch,
+    mean_std: Normalisation,
+    dtype: torch.dtype,
+    fill: int,
+    size: tuple[int, int] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """What the network is trained on: the batch with its colours and its geometry changed.
+    """What the network is given: the batch with its colours and its geometry changed.
 
     Args:
       batch: The samples; without `colour` and `geometry`, images are only normalised.
       mean_std: Per-channel mean and standard deviation of images in 0..1.
       dtype: Of the images.
       fill: What the mask holds outside of the picture; there the image has the mean colour.
+      size: H and W that `geometry` is for; None: the batch's own.
 
     Returns:
       Normalised images [B, C, H, W] in channels-last memory, and masks uint8 [B, H, W].
@@ -27,7 +32,8 @@ def inputs_and_targets(
     image = normalise(batch.image, mean_std, dtype, batch.colour)
     if batch.geometry is None:
         return image, batch.mask
-    return warp(image, batch.geometry), warp_mask(batch.mask, batch.geometry, fill)
+    mask = warp_mask(batch.mask, batch.geometry, fill, size)
+    return warp(image, batch.geometry, size), mask
 
 
 def normalise(
@@ -67,24 +73,47 @@ def colour(image: Tensor, factors: Tensor) -> Tensor:
     return torch.where(shift == 0, image, _turn_hue(image, shift))
 
 
-def warp(image: Tensor, geometry: Tensor) -> Tensor:
-    """Takes each pixel of [B, C, H, W] from where int32 [B, 2, 3] says: bilinear, 0 outside."""
-    warped = _sample(image.double(), geometry, "bilinear", nudge=0.0).to(image.dtype)
+def warp(image: Tensor, geometry: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+    """Takes each pixel from where int32 [B, 2, 3] says: bilinear, 0 outside.
+
+    Args:
+      image: [B, C, H', W'].
+      geometry: As in `Batch.geometry`.
+      size: H and W; None: the image's.
+
+    Returns:
+      [B, C, H, W] in channels-last memory.
+    """
+    warped = _sample(image.double(), geometry, size, "bilinear", nudge=0.0).to(image.dtype)
     return warped.contiguous(memory_format=torch.channels_last)
 
 
-def warp_mask(mask: Tensor, geometry: Tensor, fill: int) -> Tensor:
-    """Takes each id of [B, H, W] from where int32 [B, 2, 3] says: nearest, `fill` outside.
+def warp_mask(
+    mask: Tensor, geometry: Tensor, fill: int, size: tuple[int, int] | None = None
+) -> Tensor:
+    """Takes each id from where int32 [B, 2, 3] says: nearest, `fill` outside.
 
     Half-way between two pixels, the right and the lower one are nearest.
+
+    Args:
+      mask: [B, H', W'].
+      geometry: As in `Batch.geometry`.
+      fill: The id outside.
+      size: H and W; None: the mask's.
+
+    Returns:
+      [B, H, W].
     """
     # `grid_sample` rounds ties to even. A quarter of the coordinates' unit makes them go up, and
     # can move nothing else. Ids count from 1 here, because it gives 0 outside.
-    taken = _sample(mask[:, None].double() + 1, geometry, "nearest", nudge=0.25 / 65536)[:, 0]
+    ids = mask[:, None].double() + 1
+    taken = _sample(ids, geometry, size, "nearest", nudge=0.25 / 65536)[:, 0]
     return torch.where(taken == 0, fill, taken - 1).to(mask.dtype)
 
 
-def _sample(image: Tensor, geometry: Tensor, mode: str, nudge: float) -> Tensor:
+def _sample(
+    image: Tensor, geometry: Tensor, size: tuple[int, int] | None, mode: str, nudge: float
+) -> Tensor:
     """`grid_sample` at coordinates that stay exact through its change of units and back.
 
     They are so in float64 (they have up to 32 bits; float32 has 24) if the sides are powers of 2:
@@ -93,11 +122,12 @@ def _sample(image: Tensor, geometry: Tensor, mode: str, nudge: float) -> Tensor:
     height, width = image.shape[2:]
     sides = torch.tensor([1 << (side - 1).bit_length() for side in (width, height)])
     image = F.pad(image, (0, int(sides[0]) - width, 0, int(sides[1]) - height))
-    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    rows, columns = size or (height, width)
+    y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
     output = torch.stack([x, y, torch.ones_like(x)]).double().flatten(1)  # [3, H W]
     source = geometry.double() @ output.to(image.device) / 65536 + nudge  # [B, 2, H W]
     grid = (2 * source.transpose(1, 2) + 1) / sides.to(image.device) - 1
-    grid = grid.unflatten(1, (height, width))
+    grid = grid.unflatten(1, (rows, columns))
     return F.grid_sample(image, grid, mode, padding_mode="zeros", align_corners=False)
 
 
