@@ -61,13 +61,13 @@ def test_a_preset_is_taken_by_its_name(preset):
 @pytest.mark.parametrize("first", [True, False], ids=["preset-first", "preset-last"])
 def test_a_flag_changes_a_preset_and_nothing_else(spelling, first):
     flags = ["--learning-rate", "0.5", "--channels", "8", "24", "--no-skip", "--size", "64", "32"]
-    flags += ["--rotation", "15", "--scale", "0.8", "1.25"]
+    flags += ["--rotation", "15", "--scale", "0.8", "1.25", "--stored-size", "96", "64"]
     _, config = run(*(spelling + flags if first else flags + spelling))
     start = load("carvana-small")
     assert (start.optim.learning_rate, start.model.skip) != (0.5, False)
     assert config == dataclasses.replace(
         start,
-        data=dataclasses.replace(start.data, size=(64, 32)),
+        data=dataclasses.replace(start.data, size=(64, 32), stored_size=(96, 64)),
         augment=dataclasses.replace(start.augment, rotation=15, scale=(0.8, 1.25)),
         model=dataclasses.replace(start.model, channels=(8, 24), skip=False),
         optim=dataclasses.replace(start.optim, learning_rate=0.5),

@@ -49,6 +49,7 @@ CHANGED = Config(
         data_dir=Path("raw"),
         prepared_dir=Path("prepared"),
         size=(40, 56),
+        stored_size=(60, 112),
         scenes=7,
         binary=True,
         val_fraction=0.35,
@@ -214,6 +215,19 @@ def test_plain_takes_no_residual_options():
             DataConfig, {"size": (96, 0)}, "size.1: *greater than or equal to 1; got 0", id="side-0"
         ),
         pytest.param(
+            DataConfig,
+            {"stored_size": (96, 127), "size": (96, 128)},
+            "stored_size: (96, 127) must be between size (96, 128) and twice that, (192, 256), on "
+            "each side",
+            id="stored-smaller",
+        ),
+        pytest.param(
+            DataConfig,
+            {"stored_size": (193, 128), "size": (96, 128)},
+            "stored_size: (193, 128) must be between size (96, 128) and twice that, *",
+            id="stored-larger",
+        ),
+        pytest.param(
             DataConfig, {"val_fraction": 1}, "val_fraction: *less than 1; got 1", id="all-held-out"
         ),
         pytest.param(
@@ -340,6 +354,12 @@ def yaml_of(group: str, fields: dict[str, Any]) -> str:
 
 def test_groups_need_not_divide_without_a_group_norm():
     assert ModelConfig(channels=(6, 10), norm="batch").channels == (6, 10)
+
+
+def test_the_prepared_copy_has_the_stored_size_or_that_of_the_samples():
+    assert DataConfig(size=(8, 9)).prepared_size == (8, 9)
+    for stored in ((8, 9), (16, 9), (11, 18)):
+        assert DataConfig(size=(8, 9), stored_size=stored).prepared_size == stored
 
 
 @pytest.mark.parametrize("stages", [1, 3])

@@ -99,6 +99,24 @@ def test_everything_is_said_and_drawn(data, capsys: pytest.CaptureFixture[str]):
     np.testing.assert_allclose(settings["std"], pixels.std((0, 1, 2)), atol=5.1e-5)
 
 
+@pytest.mark.parametrize(
+    ("more", "title"),
+    [
+        ((), "folder at 12×16 "),
+        (("--stored-size", *map(str, SIZE)), "folder at 12×16 "),
+        (("--stored-size", "24", "17"), "folder at 24×17, for a network at 12×16 "),
+    ],
+    ids=["unsaid", "the same", "larger"],
+)
+def test_the_size_of_the_copy_is_said(more, title, data, capsys):
+    run(data[0], *more)
+    out = capsys.readouterr().out
+    assert title in " ".join(out.split())
+    copy = re.search(r"Prepared copy: .+ MB in (.+)", out)
+    assert copy
+    assert f"/{'x'.join(more[1:]) or '12x16'}-" in copy[1]
+
+
 def test_moments_can_be_pasted_into_a_preset(data, capsys: pytest.CaptureFixture[str]):
     run(data[0])
     out = capsys.readouterr().out

@@ -12,7 +12,7 @@ class Batch(NamedTuple):
     """Samples as they go to the device; images and masks may be there already.
 
     Attributes:
-      image: uint8 [B, H, W, 3].
+      image: uint8 [B, H, W, 3], of the stored size.
       mask: uint8 [B, H, W] of class ids; 255 is ignored.
       valid: bool [B]; False for the padding of a last batch.
       geometry: int32 [B, 2, 3], where each pixel is taken from, as `unet_jax.draws` has it; None:

@@ -62,7 +62,11 @@ class DataConfig:
     auto: the first of these with room."""
 
     size: tuple[Count, Count] = (96, 128)
-    """Height and width, in pixels, that images and masks are resized to."""
+    """Height and width, in pixels, of what the network is given."""
+
+    stored_size: tuple[Count, Count] | None = None
+    """Height and width of the prepared copy, up to twice --size on each side: crops and zooms are
+    cut from it, and sharper. None: those of --size."""
 
     scenes: Count = 500
     """How many scenes of shapes there are, training and validation together."""
@@ -89,10 +93,22 @@ class DataConfig:
     def _check(self) -> "DataConfig":
         if min(self.std) <= 0:
             raise ValueError(f"std: {self.std} must be positive")
+        sides = zip(self.prepared_size, self.size, strict=True)
+        if not all(side <= stored <= 2 * side for stored, side in sides):
+            most = (2 * self.size[0], 2 * self.size[1])
+            raise ValueError(
+                f"stored_size: {self.stored_size} must be between size {self.size} and twice "
+                f"that, {most}, on each side"
+            )
         for name in ("mask_suffix", "description"):
             if getattr(self, name) and self.dataset != "folder":
                 raise ValueError(f"{name}: {getattr(self, name)} needs dataset folder")
         return self
+
+    @property
+    def prepared_size(self) -> tuple[int, int]:
+        """Height and width of the prepared copy."""
+        return self.stored_size or self.size
 
 
 @settings

@@ -32,9 +32,10 @@ def _samples(facts: Facts, split: Split, config: DataConfig) -> Table:
     if published["test"]:
         sides += f", {published['test']:,} test"
     how = "as published" if published["val"] else f"drawn with split_seed {config.split_seed}"
-    table = Table(
-        title=f"{config.dataset} at {_by(config.size)}", title_style="bold", show_header=False
-    )
+    title = f"{config.dataset} at {_by(config.prepared_size)}"
+    if config.prepared_size != config.size:
+        title += f", for a network at {_by(config.size)}"
+    table = Table(title=title, title_style="bold", show_header=False)
     table.add_column()
     table.add_column(overflow="fold")  # A path has no spaces to break at.
     if config.data_dir is not None:

@@ -7,12 +7,13 @@ from functools import partial
 
 import grain
 import numpy as np
+from PIL import Image
 
 from unet_jax.batch import Batch
 from unet_jax.cache import Fetch, Held, Record
 from unet_jax.config import AugmentConfig, DataConfig
 from unet_jax.datasets import IGNORED, DataError, PairBuilder, merged
-from unet_jax.draws import check_reach, draw, geometric, photometric
+from unet_jax.draws import affine, check_reach, draw, geometric, photometric
 
 READ = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)  # In batches.
 
@@ -82,7 +83,8 @@ class Pipeline:
     ):
         """Args:
           builder: The prepared set.
-          data: `binary`, `val_fraction`, `split_seed` and `overfit` are used.
+          data: `size`, `stored_size`, `binary`, `val_fraction`, `split_seed` and `overfit` are
+            used.
           augment: How training samples are changed; not at all with `overfit`.
           batch_size: Samples a batch; with `overfit`, at most as many as there are.
           seed: Draws each epoch's order and augmentation.
@@ -94,7 +96,8 @@ class Pipeline:
         facts = builder.facts
         self.classes = merged(facts.classes, data.binary)
         self.palette = facts.palette[: len(self.classes)]
-        self.binary, self.seed, self.size = data.binary, seed, data.size
+        self.binary, self.seed = data.binary, seed
+        self.size, self.stored = data.size, data.prepared_size
         self.names, self.native, self.content = facts.names, facts.native, facts.content
         self.records = builder.records()
         self.split = published_split(facts.splits, facts.groups, data)
@@ -105,8 +108,10 @@ class Pipeline:
             self.split, self.augment = Split(few, few), AugmentConfig(horizontal_flip=0)
             batch_size = min(batch_size, len(few))
         for native in {(height, width) for height, width in self.native}:
-            check_reach(self.augment, self.size, native)
-        self._moved, self._coloured = geometric(self.augment), photometric(self.augment)
+            check_reach(self.augment, self.stored, native)
+        self._shrunk = self.stored != self.size
+        self._moved = self._shrunk or geometric(self.augment)
+        self._coloured = photometric(self.augment)
         self._sample: Callable[[int], Record] = self._read
         self._fetch: Fetch | None = None
         self.batch_size = batch_size
@@ -117,11 +122,11 @@ class Pipeline:
     @property
     def bytes(self) -> int:
         """Size of the whole set in memory."""
-        return 4 * math.prod(self.size) * len(self.names)
+        return 4 * math.prod(self.stored) * len(self.names)
 
     def hold(self) -> Held:
         """Reads the whole set into memory, and serves it from there."""
-        held = Held(self._read, len(self.names), self.size)
+        held = Held(self._read, len(self.names), self.stored)
         self._sample = held
         return held
 
@@ -140,13 +145,18 @@ class Pipeline:
 
     def validation(self) -> Iterator[Batch]:
         """Every validation sample once, in order; the last batch is padded, and says so."""
-        return self._in_order(self.split.validation, self._sample)
+        batches = self._in_order(self.split.validation, self._sample)
+        return map(self._whole, batches) if self._shrunk else batches
 
     def pictures(self, count: int) -> Iterator[Batch]:
-        """The same few validation samples every time, spread over the set; in host memory."""
+        """The same few validation samples every time, spread over the set; in host memory.
+
+        They have the size of what the network is given, and so of what it predicts.
+        """
         count = min(count, len(self.split.validation))
         places = np.linspace(0, len(self.split.validation) - 1, count).astype(int)
-        return self._in_order([self.split.validation[i] for i in places], self._read)
+        batches = self._in_order([self.split.validation[i] for i in places], self._read)
+        return map(self._seen, batches) if self._shrunk else batches
 
     def _in_order(self, indices: list[int], sample: Callable[[int], Record]) -> Iterator[Batch]:
         data = grain.MapDataset.source(indices).map(sample)
@@ -155,11 +165,29 @@ class Pipeline:
     def _augmented(self, epoch: int, index: int) -> Record:
         record = self._sample(index)
         if self._moved or self._coloured:
-            where = {"size": self.size, "native": self.native[index]}
+            where = {"size": self.size, "native": self.native[index], "stored": self.stored}
             drawn = draw(self.augment, seed=self.seed, epoch=epoch, index=index, **where)
             record |= {"geometry": drawn.geometry} if self._moved else {}
             record |= {"colour": drawn.colour} if self._coloured else {}
         return record
+
+    def _whole(self, batch: Batch) -> Batch:
+        """The batch, to be seen as a whole at the size of what the network is given."""
+        geometry = affine(self.size, self.size, stored=self.stored)
+        return batch._replace(geometry=np.repeat(geometry[None], len(batch.valid), axis=0))
+
+    def _seen(self, batch: Batch) -> Batch:
+        """What the device will make of `_whole`, but for the rounding of images."""
+        (height, width), (bottom, right) = self.size, self.stored
+        # As on the device, and unlike Pillow's `resize`, without antialiasing.
+        way = (width, height), Image.Transform.EXTENT, (0, 0, right, bottom)
+
+        def seen(pictures: np.ndarray, filter: Image.Resampling) -> np.ndarray:
+            sampled = (Image.fromarray(each).transform(*way, filter) for each in pictures)
+            return np.stack([np.asarray(each) for each in sampled])
+
+        image = seen(batch.image, Image.Resampling.BILINEAR)
+        return batch._replace(image=image, mask=seen(batch.mask, Image.Resampling.NEAREST))
 
     def _read(self, index: int) -> Record:
         record = self.records[index]

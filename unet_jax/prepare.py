@@ -73,14 +73,13 @@ def draw(builder: PairBuilder, path: Path, config: DataConfig) -> None:
     Args:
       builder: The prepared set.
       path: Where to; its folder is made if it is not there.
-      config: `dataset`, `size` and `data_dir` are written above.
+      config: `dataset`, `data_dir` and the stored size are written above.
     """
     facts, records = builder.facts, builder.records()
     count = len(facts.names)
     places = np.linspace(0, count - 1, min(SAMPLES, count)).astype(int).tolist()
-    title = (
-        f"{config.dataset} at {config.size[0]}×{config.size[1]}: {len(places)} of {count:,} pairs"
-    )
+    height, width = config.prepared_size
+    title = f"{config.dataset} at {height}×{width}: {len(places)} of {count:,} pairs"
     if config.data_dir is not None:
         title += f" in {config.data_dir}"
     chosen = [records[place] for place in places]

@@ -46,7 +46,7 @@ def race(config: Config, *, workers: int, rounds: int, images: int) -> dict[str,
         if isinstance(builder, FileBuilder):
             layout = builder.layout()
             pairs = layout.pairs[:: max(len(layout.pairs) // images, 1)][:images]
-            contenders[PREPARE] = partial(_prepare, layout, pairs, config.data.size)
+            contenders[PREPARE] = partial(_prepare, layout, pairs, config.data.prepared_size)
             contenders[TORCH] = _torch(_copied(layout, pairs, Path(folder)), config, workers)
         return contest(contenders, rounds)
 
@@ -83,6 +83,7 @@ def _stages(builder: Any, config: Config) -> dict[str, Callable[[], int]]:
         mean_std=(config.data.mean, config.data.std),
         dtype="float32",
         fill=config.augment.fill(len(streamed.classes)),
+        size=config.data.size,
     )
     return {
         READ: partial(one_by_one, lambda index: records.data_source[index]),

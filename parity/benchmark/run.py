@@ -45,7 +45,7 @@ def benchmark(options: BenchmarkOptions, config: Config) -> int:
 
 
 def _title(config: Config) -> str:
-    height, width = config.data.size
+    height, width = config.data.prepared_size
     return f"{config.data.dataset} at {height}×{width}, batches of {config.train.batch_size}"
 
 

@@ -85,7 +85,7 @@ class _Info(tfds.core.DatasetInfo):
 
 
 class PairBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Stores a data set's samples as ArrayRecord, under its size and its source's fingerprint.
+    """Stores a data set's samples as ArrayRecord, under their size and the source's fingerprint.
 
     A subclass defines `VERSION`, `fingerprint` and `source`.
     """
@@ -97,7 +97,7 @@ class PairBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """Raises:
         DataError: The data is not where the config says.
         """
-        self.config, self.size = config, config.size
+        self.config, self.size = config, config.prepared_size
         # The first line changes with what is stored beside the samples.
         content = "\n".join(["2", *self.fingerprint()]).encode("utf-8", "surrogateescape")
         digest = hashlib.sha256(content).hexdigest()[:12]
