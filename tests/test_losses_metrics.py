@@ -302,6 +302,8 @@ def test_scores_of_several_classes_by_hand():
     assert result["dice"] == close((4 / 5 + 1 / 2 + 2 / 3) / 3)
     assert result["iou"] == close((2 / 3 + 1 / 3 + 1 / 2) / 3)
     assert result["accuracy"] == close(4 / 6)
+    assert result["accuracy_per_class"] == {"ground": close(2 / 3), "tree": 1 / 2, "car": 1}
+    assert result["mean_class_accuracy"] == close((2 / 3 + 1 / 2 + 1) / 3)
 
 
 def test_scores_of_two_classes_are_the_foregrounds():
@@ -310,6 +312,7 @@ def test_scores_of_two_classes_are_the_foregrounds():
     assert result["dice"] == close(2 * 5 / (8 + 6))
     assert result["iou"] == close(5 / 9)
     assert result["accuracy"] == close(95 / 99)
+    assert result["mean_class_accuracy"] == close((90 / 91 + 5 / 8) / 2)
     assert result["dice_per_class"]["background"] == close(2 * 90 / (91 + 93))
     assert result["iou_per_class"]["background"] == close(90 / 94)
 
@@ -319,10 +322,9 @@ def test_a_class_in_neither_truth_nor_prediction_has_no_score():
     counts[np.ix_([0, 1, 3], [0, 1, 3])] = CONFUSION
     result = scores(counts, ("ground", "tree", "ghost", "car"))
     without = scores(np.array(CONFUSION), ("ground", "tree", "car"))
-    for name in ("dice", "iou"):
+    for name in ("dice", "iou", "accuracy"):
         assert result[f"{name}_per_class"].pop("ghost") is None
-        assert result == {**result, f"{name}_per_class": without[f"{name}_per_class"]}
-        assert result[name] == without[name]
+    assert result == without
 
 
 @pytest.mark.parametrize(
@@ -334,6 +336,11 @@ def test_a_class_in_neither_truth_nor_prediction_has_no_score():
 )
 def test_a_class_that_is_always_missed_scores_0_and_counts(counts):
     result = scores(np.array(counts), ("ground", "tree", "car"))
+    without_truth = counts[2] == [0, 0, 0]
+    assert result["accuracy_per_class"]["car"] == (None if without_truth else 0)
+    # Of the class' own pixels none is right; without any, it has no say.
+    accuracy = (4 / 6 + 1) / 2 if without_truth else (1 + 1 + 0) / 3
+    assert result["mean_class_accuracy"] == close(accuracy)
     assert result["iou_per_class"]["car"] == 0
     assert result["iou"] == close((4 / 6 + 1 + 0) / 3)
 

@@ -1,11 +1,13 @@
-"""Scores from counts: a confusion matrix is summed over the whole set, and divided once."""
+"""Scores from counts: summed over the whole set, and divided once."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from unet_jax.batch import IGNORED
 from unet_jax.datasets.errors import DataError
@@ -37,8 +39,72 @@ def confusion_counts(predicted: jax.Array, mask: jax.Array, valid: jax.Array, cl
     return counts[:-1].reshape(classes, classes).astype(jnp.int32)
 
 
+def boundary_counts(
+    predicted: jax.Array, mask: jax.Array, valid: jax.Array, classes: int, tolerance: int
+) -> jax.Array:
+    """Counts boundary pixels, and those that the other side has, too, or nearly.
+
+    A pixel is on the boundary of its own class if one of its four neighbours is of another class;
+    the picture's edge is no boundary. Ignored pixels are nobody's neighbour, in the prediction as
+    in the truth: they make no boundary, and have none. Near is a Euclidean distance of at most
+    `tolerance` between centres of pixels, to a boundary pixel of the same class.
+
+    Args:
+      predicted: Class ids [B, H, W].
+      mask: Class ids [B, H, W]; pixels of 255 do not count.
+      valid: bool [B]; images that count.
+      classes: Number of classes, C.
+      tolerance: In pixels, as from `boundary_tolerance`.
+
+    Returns:
+      int32 [C, 4]: predicted boundary pixels, those of them near a true one, true boundary pixels,
+      those of them near a predicted one.
+
+    References:
+      Csurka et al., 2013. https://doi.org/10.5244/C.27.32
+      Perazzi et al., 2016. https://doi.org/10.1109/CVPR.2016.85
+    """
+    counted = valid[:, None, None] & (mask != IGNORED)
+    here, there = (
+        _boundaries(jnp.where(counted, ids, IGNORED).astype(jnp.uint8)) for ids in (predicted, mask)
+    )
+    sides = ((here, there), (there, here))
+    return jnp.concatenate([_count_near(a, b, classes, tolerance) for a, b in sides], axis=1)
+
+
+def _boundaries(ids: jax.Array) -> jax.Array:
+    """Class ids [B, H, W] with 255 where a pixel touches no other class."""
+    around = jnp.pad(ids, ((0, 0), (1, 1), (1, 1)), constant_values=IGNORED)
+    touching = jnp.zeros(ids.shape, bool)
+    for rows, columns in ((0, 1), (2, 1), (1, 0), (1, 2)):
+        neighbour = around[:, rows : rows + ids.shape[1], columns : columns + ids.shape[2]]
+        touching |= (neighbour != ids) & (neighbour != IGNORED)
+    return jnp.where(touching, ids, IGNORED)
+
+
+def _count_near(boundary: jax.Array, other: jax.Array, classes: int, tolerance: int) -> jax.Array:
+    """The boundary pixels of each class, and those near one of `other`: int32 [C, 2]."""
+    # A pixel is on one class' boundary at most, so that comparing ids serves all classes at once.
+    around = jnp.pad(other, ((0, 0), *[(tolerance, tolerance)] * 2), constant_values=IGNORED)
+
+    def look(near: jax.Array, offset: jax.Array) -> tuple[jax.Array, None]:
+        return near | (lax.dynamic_slice(around, (0, *offset), boundary.shape) == boundary), None
+
+    rows, columns = np.ogrid[-tolerance : tolerance + 1, -tolerance : tolerance + 1]
+    disc = np.argwhere(rows**2 + columns**2 <= tolerance**2).astype(np.int32)
+    near, _ = lax.scan(look, jnp.zeros(boundary.shape, bool), disc, unroll=8)
+    cell = 2 * boundary.astype(jnp.int32) + near
+    alone, close = jnp.bincount(cell.ravel(), length=2 * IGNORED + 2).reshape(-1, 2)[:classes].T
+    return jnp.stack([alone + close, close], axis=1).astype(jnp.int32)
+
+
+def boundary_tolerance(size: tuple[int, int]) -> int:
+    """How far a boundary may be off, in pixels: 0.75 % of the diagonal of [H, W], rounded up."""
+    return math.ceil(0.75 * math.hypot(*size) / 100)
+
+
 def scores(confusion: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
-    """Dice, IoU and pixel accuracy of a whole set.
+    """Dice, IoU and accuracy of a whole set.
 
     Args:
       confusion: Counts [C, C], true classes in rows.
@@ -47,8 +113,10 @@ def scores(confusion: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
     Returns:
       `dice`, `iou`: of the foreground for two classes (1 if there is none in either truth or
       prediction, as Carvana's competition has it), else the mean over the classes that occur in
-      either. `accuracy`: share of pixels that are right. `dice_per_class`,
-      `iou_per_class`: by class name, None for a class that occurs in neither.
+      either. `accuracy`: share of pixels that are right; `mean_class_accuracy`: its mean over the
+      classes that occur in the truth, two or more. `dice_per_class`, `iou_per_class`: by class
+      name, None for a class that occurs in neither; `accuracy_per_class`: share of the class'
+      pixels that are right, None for a class without any.
 
     Raises:
       DataError: No pixel counts: all of them are ignored.
@@ -61,14 +129,48 @@ def scores(confusion: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
     with np.errstate(invalid="ignore"):
         dice = 2 * hits / either
         iou = hits / (either - hits)
+        accuracy = hits / counts.sum(1)
     one = len(classes) == 2
     empty = one and either[1] == 0
     return {
         "dice": 1.0 if empty else float(dice[1] if one else np.nanmean(dice)),
         "iou": 1.0 if empty else float(iou[1] if one else np.nanmean(iou)),
         "accuracy": float(hits.sum() / counts.sum()),
+        "mean_class_accuracy": float(np.nanmean(accuracy)),
         "dice_per_class": _by_name(dice, classes),
         "iou_per_class": _by_name(iou, classes),
+        "accuracy_per_class": _by_name(accuracy, classes),
+    }
+
+
+def boundary_scores(counts: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
+    """Precision, recall and F-score of a whole set's boundaries.
+
+    The publications divide once an image; here the counts of all images are divided once.
+
+    Args:
+      counts: [C, 4], as from `boundary_counts`.
+      classes: Name of each class.
+
+    Returns:
+      `boundary_f`: of the foreground for two classes, else the mean over the classes with a
+      boundary in truth or prediction; 1 if there is none in either. By class name:
+      `boundary_precision_per_class`, the share of the predicted boundary that is near the true one;
+      `boundary_recall_per_class`, of the true one that is near the predicted one; each None where
+      there is nothing to share; `boundary_f_per_class`, their harmonic mean, 0 if one side has no
+      boundary, None if neither has.
+    """
+    predicted, found, true, met = counts.astype(np.int64).T
+    with np.errstate(invalid="ignore"):
+        precision, recall = found / predicted, met / true
+        f = np.where(found > 0, 2 * precision * recall / (precision + recall), 0)
+    f[predicted + true == 0] = np.nan
+    scored = f[1:] if len(classes) == 2 else f
+    return {
+        "boundary_f": 1.0 if np.isnan(scored).all() else float(np.nanmean(scored)),
+        "boundary_f_per_class": _by_name(f, classes),
+        "boundary_precision_per_class": _by_name(precision, classes),
+        "boundary_recall_per_class": _by_name(recall, classes),
     }
 
 
