@@ -6,11 +6,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib import colormaps
 from PIL import Image
 
+from unet_jax.config import Config
 from unet_jax.datasets import IGNORED
+from unet_jax.run import Run
 from unet_jax.sheet import GAP, LINE, SWATCH
-from unet_jax.visualize import WRONG, contact_sheet, overlay, plot_curves, prediction_panel
+from unet_jax.visualize import (
+    WRONG,
+    contact_sheet,
+    overlay,
+    plot_confusion,
+    plot_curves,
+    prediction_panel,
+)
 
 PALETTE = ((24, 28, 36), (255, 176, 32), (40, 120, 255))
 CLASSES = ("background", "car", "bus")
@@ -274,3 +284,66 @@ def test_curves_are_drawn_over_the_last_ones(tmp_path: Path):
     one = curves([0.5], tmp_path / "curves.png")
     two = curves([0.5, 0.25], tmp_path / "curves.png")
     assert not np.array_equal(one, two)
+
+
+# Confusion matrices.
+
+
+def confusion(counts: object, names: Sequence[str], path: Path) -> np.ndarray:
+    plot_confusion(np.array(counts), names, path)
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert("RGB")).astype(int)
+
+
+def blue(percent: float) -> tuple[int, ...]:
+    """Matplotlib's Blues, at the square root of a share: 0 is the lightest, 100 % the darkest."""
+    return colormaps["Blues"]((percent / 100) ** 0.5, bytes=True)[:3]
+
+
+def places(drawn: np.ndarray, colour: Sequence[int]) -> np.ndarray:
+    """(row, column) of each pixel of this colour, left of the colour bar."""
+    return np.argwhere((drawn[:, : int(0.8 * drawn.shape[1])] == colour).all(axis=-1))
+
+
+def test_rows_are_the_truth_and_add_up_to_100_percent(tmp_path: Path):
+    # Shares of 60, 30 and 10 %; of 0, 80 and 20 %; and none of the last class.
+    counts = [[600, 300, 100], [0, 8, 2], [0, 0, 0]]
+    drawn = confusion(counts, CLASSES, tmp_path / "confusion.png")
+    cells = {60: (0, 0), 30: (0, 1), 10: (0, 2), 0: (1, 0), 80: (1, 1), 20: (1, 2)}
+    first, last = (np.median(places(drawn, blue(share)), axis=0) for share in (60, 20))
+    step = (last - first) / (1, 2)
+    assert (step > 60).all()
+    for share, cell in cells.items():
+        pixels = places(drawn, blue(share))
+        assert len(pixels) > 0.5 * step.prod()  # The rest is under its number.
+        np.testing.assert_allclose(np.median(pixels, axis=0), first + step * cell, atol=3)
+    grey = places(drawn, (0xE4, 0xE4, 0xE4))
+    assert len(grey) > 2.8 * step.prod()
+    np.testing.assert_allclose(np.median(grey, axis=0), first + step * (2, 1), atol=3)
+
+
+@pytest.mark.parametrize(
+    ("classes", "named", "numbered"),
+    [(2, True, True), (11, True, True), (31, True, False), (150, False, False)],
+)
+def test_only_what_can_be_read_is_written(classes: int, named: bool, numbered: bool, tmp_path):
+    counts = 9 * np.eye(classes, dtype=int) + 1
+    short, long = (
+        confusion(counts, [name] * classes, tmp_path / "confusion.png")
+        for name in ("x", "a class$ of_this$ name")
+    )
+    assert (long.shape[1] > short.shape[1] + 50) == named
+    assert max(long.shape) < 1500
+    assert (len(places(short, (0x24, 0x30, 0x3C))) > 0) == numbered  # The numbers' ink.
+
+
+def test_the_confusion_kept_is_the_best_epochs(tmp_path: Path):
+    run = Run(tmp_path / "run", Config(), resume=False)
+    drawn = []
+    for epoch, dice in enumerate((0.5, 0.7, 0.6, 0.7), 1):
+        run.records.append({"epoch": epoch, "dice": dice})
+        run.confusion(np.array([[100 - epoch, epoch], [0, 1]]), ("background", "car"))
+        drawn.append((run.workdir / "confusion.png").read_bytes())
+    run.close()
+    first, second, third, fourth = drawn
+    assert first != second == third != fourth

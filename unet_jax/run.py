@@ -4,11 +4,12 @@ import json
 import os
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from unet_jax import visualize
@@ -103,6 +104,11 @@ class Run:
         pictures = self.workdir / "predictions"
         pictures.mkdir(exist_ok=True)
         panel.save(pictures / f"epoch_{record['epoch']:03d}.png")
+
+    def confusion(self, counts: np.ndarray, classes: Sequence[str]) -> None:
+        """Draws the confusion matrix of the epoch recorded last, if that is the best one so far."""
+        if self.best() is self.records[-1]:
+            visualize.plot_confusion(counts, classes, self.workdir / "confusion.png")
 
     def best(self) -> dict[str, Any]:
         """The record with the highest validation Dice; the last of equals, as Orbax keeps."""
