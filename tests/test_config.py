@@ -297,6 +297,12 @@ def test_plain_takes_no_residual_options():
             id="std-0",
         ),
         pytest.param(
+            DataConfig,
+            {"dataset": "camvid", "mask_suffix": "_m"},
+            "mask_suffix: _m needs dataset folder",
+            id="suffix-of-a-published-set",
+        ),
+        pytest.param(
             DataConfig, {"mean": (0, math.inf, 0)}, "mean.1: *finite*; got inf", id="mean-inf"
         ),
         pytest.param(

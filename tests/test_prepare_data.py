@@ -4,6 +4,7 @@ import dataclasses
 import io
 import re
 import runpy
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,9 +16,9 @@ from PIL import Image
 from rich.console import Console
 
 from unet_jax import prepare as module
-from unet_jax.cli import PrepareOptions, parse_prepare
-from unet_jax.config import DataConfig, load
-from unet_jax.datasets import IGNORED, DataError
+from unet_jax.cli import PrepareOptions, parse, parse_prepare, training_flags
+from unet_jax.config import DataConfig, PrepareConfig, load
+from unet_jax.datasets import IGNORED, DataError, open_dataset
 from unet_jax.datasets.builder import Facts
 from unet_jax.overview import overview
 from unet_jax.pipeline import Split
@@ -212,7 +213,7 @@ def test_what_was_downloaded_is_prepared(data, monkeypatch, capsys: pytest.Captu
     assert [config.data_dir for config in asked] == [elsewhere]
     out = capsys.readouterr().out
     assert "pairs" in out
-    assert out.endswith(f"Train on it with: --dataset folder --data-dir {data[0]}\n")
+    assert f"--data-dir={data[0]} " in out.splitlines()[-1]
 
 
 def test_a_failed_download_ends_it(data, monkeypatch, capsys: pytest.CaptureFixture[str]):
@@ -239,19 +240,69 @@ def test_flags_change_a_preset():
     assert (options.download, options.sheet) == (True, Path("a.png"))
 
 
-def test_help_has_a_flag_for_every_setting_of_the_data(capsys: pytest.CaptureFixture[str]):
+def test_help_has_a_flag_for_every_setting_of_preparing_and_no_other(
+    capsys: pytest.CaptureFixture[str],
+):
     with pytest.raises(SystemExit) as stop:
         parse_prepare(["--help"], description="Prepares.")
     assert stop.value.code == 0
-    fields = [*dataclasses.fields(DataConfig), *dataclasses.fields(PrepareOptions)]
+    fields = [*dataclasses.fields(PrepareConfig), *dataclasses.fields(PrepareOptions)]
     flags = {"--" + field.name.replace("_", "-") for field in fields}
-    assert flags <= set(re.findall(r"(?<![\w-])--[a-z-]+", capsys.readouterr().out))
+    found = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", capsys.readouterr().out))
+    assert found == flags | {"--help", "--no-download"}
+    assert not flags & {"--binary", "--overfit", "--cache", "--mean", "--std", "--epochs"}
+
+
+def test_settings_that_have_no_flag_here_are_the_presets(tmp_path: Path):
+    preset = tmp_path / "mine.yaml"
+    preset.write_text("data: {binary: true, std: [0.5, 0.5, 0.5], scenes: 7}\n")
+    _, config = parse_prepare(["--preset", str(preset), "--scenes", "8"], description="")
+    assert config == DataConfig(binary=True, std=(0.5, 0.5, 0.5), scenes=8)
+
+
+PRESET = """
+data: {dataset: folder, size: [24, 40], stored_size: [30, 50], split_seed: 5, mask_suffix: _seg}
+"""
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["--dataset", "folder"],
+        ["--dataset", "folder", "--size", "16", "32", "--data-dir", "with a space"],
+        ["--dataset", "folder", "--mask-suffix=-mask", "--description", "d.yaml"],
+        ["--preset", "carvana-small", "--data-dir", "d", "--prepared-dir", "~/p"],
+        ["--preset", "carvana-small", "--dataset", "camvid", "--val-fraction", "0.5"],
+        ["--preset", "mine.yaml", "--mask-suffix", "", "--split-seed", "0", "--sheet", "a.png"],
+        ["--preset", "mine.yaml", "--stored-size", "None"],
+        ["--scenes", "7", "--stored-size", "70", "100"],
+    ],
+    ids=" ".join,
+)
+def test_the_flags_for_training_bring_the_same_settings(
+    args: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.yaml").write_text(PRESET)
+    options, config = parse_prepare(args, description="")
+    flags = shlex.join(training_flags(options, config))
+    assert parse(shlex.split(flags), description="")[1].data == config
+
+
+def test_the_last_line_opens_the_very_copy(data, capsys: pytest.CaptureFixture[str]):
+    run(data[0], "--size", "16", "24")  # Enough for the preset's network.
+    flags = capsys.readouterr().out.splitlines()[-1].removeprefix("Train on it with: ")
+    config = parse(shlex.split(flags), description="")[1].data
+    before = set(data[0].parent.rglob("*"))
+    assert len(open_dataset(config).records()) == 6
+    assert set(data[0].parent.rglob("*")) == before
 
 
 @pytest.mark.parametrize(
     ("args", "message"),
     [
         pytest.param(["--epochs", "3"], "--epochs", id="training"),
+        pytest.param(["--binary"], "--binary", id="training on data"),
         pytest.param(["--preset", "nope"], "preset 'nope' is neither", id="preset"),
         pytest.param(["--val-fraction", "2"], "val_fraction: ", id="out-of-range"),
     ],

@@ -3,24 +3,31 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Literal, NoReturn, TypeVar
 
 import tyro
 
-from unet_jax.config import Config, DataConfig, load, presets
+from unet_jax.config import Config, DataConfig, PrepareConfig, load, presets
 
 INTERRUPTED = 130
 """Exit status that a shell reports for a command ended by Ctrl-C."""
+PREPARED = tuple(each.name for each in fields(PrepareConfig))
+"""The settings that change what is prepared, or how it is split."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunOptions:
-    """Where the run goes; none of these changes what is trained."""
+class StartOptions:
+    """What every script starts from."""
 
     preset: str | None = None
     """The settings to start from: a preset's name or a YAML file. Default: the data set's name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(StartOptions):
+    """Where the run goes; none of these changes what is trained."""
 
     workdir: Path | None = None
     """Folder of the run. Default: runs/PRESET-DATE-TIME."""
@@ -33,11 +40,8 @@ class RunOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrepareOptions:
+class PrepareOptions(StartOptions):
     """What is done beside preparing; none of these changes what is prepared."""
-
-    preset: str | None = None
-    """The settings to start from: a preset's name or a YAML file. Default: the data set's name."""
 
     download: bool = False
     """Fetch the data set first: into --data-dir if that is given."""
@@ -47,14 +51,11 @@ class PrepareOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchmarkOptions:
+class BenchmarkOptions(StartOptions):
     """What is measured, and how long."""
 
     subject: tyro.conf.Positional[Literal["data", "encodings"]] = "data"
     """data: the loader by stage, against PyTorch's. encodings: ways to store prepared samples."""
-
-    preset: str | None = None
-    """The settings to start from: a preset's name or a YAML file. Default: the data set's name."""
 
     rounds: int = 5
     """How often each contender is timed; they take turns."""
@@ -84,7 +85,7 @@ class Arguments:
 @dataclass(frozen=True, kw_only=True)
 class PrepareArguments:
     preparation: PrepareOptions = field(default_factory=PrepareOptions)
-    data: DataConfig = field(default_factory=DataConfig)
+    data: PrepareConfig = field(default_factory=PrepareConfig)
 
 
 T = TypeVar("T", Arguments, PrepareArguments, BenchmarkArguments)
@@ -104,11 +105,33 @@ def parse(args: Sequence[str] | None = None, *, description: str) -> tuple[RunOp
 def parse_prepare(
     args: Sequence[str] | None = None, *, description: str
 ) -> tuple[PrepareOptions, DataConfig]:
-    """Reads a preparation's command line, as `parse` does a training's."""
+    """Reads a preparation's command line, as `parse` does a training's.
+
+    Returns:
+      What is done beside preparing; and the data's settings, of which those that change nothing
+      that is prepared have no flags, and are the preset's.
+    """
     args = list(sys.argv[1:] if args is None else args)
     _, start = _start(args)
-    arguments = _read(PrepareArguments(data=start.data), args, description)
-    return arguments.preparation, arguments.data
+    data = PrepareConfig(**{name: getattr(start.data, name) for name in PREPARED})
+    arguments = _read(PrepareArguments(data=data), args, description)
+    return arguments.preparation, replace(start.data, **vars(arguments.data))
+
+
+def training_flags(options: PrepareOptions, config: DataConfig) -> list[str]:
+    """The flags by which a training opens what was prepared with these settings."""
+    preset = options.preset or config.dataset
+    flags = ["--preset" if options.preset else "--dataset", preset]
+    start = load(preset).data
+    for name in PREPARED:
+        value, flag = getattr(config, name), "--" + name.replace("_", "-")
+        if value == getattr(start, name):
+            continue
+        if isinstance(value, tuple):
+            flags += [flag, *map(str, value)]
+        else:
+            flags.append(f"{flag}={value}")  # After a space, `-mask` would be another flag.
+    return flags
 
 
 def parse_benchmark(

@@ -38,7 +38,7 @@ def settings(cls: type[T]) -> type[T]:
 
 
 @settings
-class DataConfig:
+class PrepareConfig:
     """Which pictures, at which size, and how they are split."""
 
     dataset: Literal["shapes", "carvana", "camvid", "ade20k", "folder"] = "shapes"
@@ -57,10 +57,6 @@ class DataConfig:
     prepared_dir: Path = Path("~/.cache/unet-jax")
     """Where the checked, resized copy is stored, once for all runs."""
 
-    cache: Literal["auto", "device", "host", "none"] = "auto"
-    """Where the prepared set lies in training: whole on the device, in host memory, or on disk;
-    auto: the first of these with room."""
-
     size: tuple[Count, Count] = (96, 128)
     """Height and width, in pixels, of what the network is given."""
 
@@ -71,28 +67,14 @@ class DataConfig:
     scenes: Count = 500
     """How many scenes of shapes there are, training and validation together."""
 
-    binary: bool = False
-    """Whether all object classes become one: foreground against background."""
-
     val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """Share of the groups (cars, scenes) held out for validation, unless the set has its own."""
 
     split_seed: Annotated[int, Field(ge=0)] = 0
     """Draws the groups that are held out."""
 
-    overfit: Annotated[int, Field(ge=0)] = 0
-    """Train and validate on this many images alone, over and over; epochs stay as long. 0: off."""
-
-    mean: tuple[Channel, Channel, Channel] = (0.485, 0.456, 0.406)
-    """Subtracted from each channel of an image in 0..1."""
-
-    std: tuple[Channel, Channel, Channel] = (0.229, 0.224, 0.225)
-    """Divides each channel after that."""
-
     @model_validator(mode="after")
-    def _check(self) -> "DataConfig":
-        if min(self.std) <= 0:
-            raise ValueError(f"std: {self.std} must be positive")
+    def _check_prepared(self) -> "PrepareConfig":
         sides = zip(self.prepared_size, self.size, strict=True)
         if not all(side <= stored <= 2 * side for stored, side in sides):
             most = (2 * self.size[0], 2 * self.size[1])
@@ -109,6 +91,33 @@ class DataConfig:
     def prepared_size(self) -> tuple[int, int]:
         """Height and width of the prepared copy."""
         return self.stored_size or self.size
+
+
+@settings
+class DataConfig(PrepareConfig):
+    """Which pictures, at which size, how they are split, and what of them is trained on."""
+
+    cache: Literal["auto", "device", "host", "none"] = "auto"
+    """Where the prepared set lies in training: whole on the device, in host memory, or on disk;
+    auto: the first of these with room."""
+
+    binary: bool = False
+    """Whether all object classes become one: foreground against background."""
+
+    overfit: Annotated[int, Field(ge=0)] = 0
+    """Train and validate on this many images alone, over and over; epochs stay as long. 0: off."""
+
+    mean: tuple[Channel, Channel, Channel] = (0.485, 0.456, 0.406)
+    """Subtracted from each channel of an image in 0..1."""
+
+    std: tuple[Channel, Channel, Channel] = (0.229, 0.224, 0.225)
+    """Divides each channel after that."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "DataConfig":
+        if min(self.std) <= 0:
+            raise ValueError(f"std: {self.std} must be positive")
+        return self
 
 
 @settings

@@ -11,7 +11,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from unet_jax.cli import INTERRUPTED, PrepareOptions, fail
+from unet_jax.cli import INTERRUPTED, PrepareOptions, fail, training_flags
 from unet_jax.config import DataConfig
 from unet_jax.datasets import DataError, PairBuilder, open_dataset
 from unet_jax.datasets.download import download
@@ -62,9 +62,7 @@ def _prepare(options: PrepareOptions, config: DataConfig) -> None:
     over = " (drawn over the one before)" if path.exists() else ""
     draw(builder, path, config)
     say(f"Contact sheet: {path}{over}")
-    if options.download:
-        place = shlex.quote(str(config.data_dir))
-        say(f"Train on it with: --dataset {config.dataset} --data-dir {place}")
+    say(f"Train on it with: {shlex.join(training_flags(options, config))}")
 
 
 def draw(builder: PairBuilder, path: Path, config: DataConfig) -> None:
