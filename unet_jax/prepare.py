@@ -2,7 +2,6 @@
 
 import dataclasses
 import logging
-import os
 import shlex
 from functools import partial
 from pathlib import Path
@@ -15,6 +14,7 @@ from unet_jax.cli import INTERRUPTED, PrepareOptions, fail, training_flags
 from unet_jax.config import DataConfig
 from unet_jax.datasets import DataError, PairBuilder, open_dataset
 from unet_jax.datasets.download import download
+from unet_jax.draft import draft
 from unet_jax.overview import overview
 from unet_jax.pipeline import published_split
 from unet_jax.statistics import measure
@@ -90,6 +90,5 @@ def draw(builder: PairBuilder, path: Path, config: DataConfig) -> None:
         title,
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(path.name + ".part")
-    sheet.save(draft, format="PNG")
-    os.replace(draft, path)
+    with draft(path) as part:
+        sheet.save(part, format="PNG")

@@ -1,7 +1,6 @@
 """A run's folder: its settings, split, metrics, curves, pictures and summary."""
 
 import json
-import os
 import platform
 import time
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ from PIL import Image
 
 from unet_jax import visualize
 from unet_jax.config import Config, differences, dump, load
+from unet_jax.draft import draft
 from unet_jax.events import Events
 from unet_jax.pipeline import Pipeline
 
@@ -58,7 +58,7 @@ class Run:
                     + ", ".join(different)
                 )
         workdir.mkdir(parents=True, exist_ok=True)
-        self._write_atomically(workdir / "config.yaml", dump(config))
+        _write(workdir / "config.yaml", dump(config))
         self.records: list[dict[str, Any]] = []
         if self._metrics.exists():
             lines = self._metrics.read_text().splitlines(keepends=True)
@@ -69,7 +69,7 @@ class Run:
     def rewind(self, epoch: int) -> None:
         """Forgets the records of `epoch` (from 0) and later ones: they will come again."""
         self.records = self.records[:epoch]
-        self._write_atomically(self._metrics, "".join(_line(r) for r in self.records))
+        _write(self._metrics, "".join(_line(r) for r in self.records))
 
     def split(self, pipeline: Pipeline) -> None:
         """Writes `split.json`: the names of the samples on either side, and a digest of all.
@@ -85,7 +85,7 @@ class Run:
         path = self.workdir / "split.json"
         if path.exists() and json.loads(path.read_text()) != names:
             raise ValueError(f"--resume: the data is not what {path} lists; was it changed?")
-        self._write_atomically(path, json.dumps(names, indent=1))
+        _write(path, json.dumps(names, indent=1))
 
     def step(self, step: int, values: Mapping[str, float]) -> None:
         """Adds a training step's scalars to the TensorBoard events."""
@@ -126,16 +126,16 @@ class Run:
         summary = {"best": best, "epochs": len(self.records), **facts, "versions": versions}
         summary["finished"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
         text = json.dumps(summary, indent=2)
-        self._write_atomically(self.workdir / "summary.json", text)
+        _write(self.workdir / "summary.json", text)
         return summary
 
     def close(self) -> None:
         self._events.close()
 
-    def _write_atomically(self, path: Path, text: str) -> None:
-        draft = path.with_name(path.name + ".part")
-        draft.write_text(text)
-        os.replace(draft, path)
+
+def _write(path: Path, text: str) -> None:
+    with draft(path) as part:
+        part.write_text(text)
 
 
 def _line(record: Mapping[str, Any]) -> str:
