@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 import torch
 from drawing import contents, files, open_set, save_image
 from PIL import Image
@@ -23,7 +24,7 @@ from unet_jax.pipeline import Pipeline
 from unet_torch_ref.batch import to_tensors
 
 # Height and width. A native picture is 16:9, and squeezed when stored.
-NATIVE, STORED, SIZE = (90, 160), (128, 128), (64, 64)
+NATIVE, STORED, SIZE = (90, 160), (112, 128), (64, 64)
 RADIUS, MIDDLE = 18, (44, 75)
 COUNT, BATCH = 8, 3
 OFF = AugmentConfig(horizontal_flip=0)
@@ -96,7 +97,7 @@ def test_what_is_stored_is_what_a_network_of_that_size_would_have(discs: Path, t
 
 
 class Plain(PairBuilder):
-    VERSION = "1.0.0"  # type: ignore[assignment]
+    VERSION = tfds.core.Version("1.0.0")
 
     def fingerprint(self) -> Iterable[str]:
         return ["one", "two"]
@@ -176,12 +177,12 @@ def test_pictures_show_what_is_validated_on(framework: str, size, discs, copies)
 
 
 def test_a_zoom_is_measured_on_the_stored_picture(discs, copies):
-    augment = AugmentConfig(scale=(0.004, 1))
-    # 128 + max(128 / 90, 128 / 160) · hypot(90, 160) · 0.5 / 0.004 = 32,760; at half the size half.
-    serve(discs, copies, augment)
-    with pytest.raises(ValueError, match=r"around a picture of \(128, 128\); at most 32767"):
-        serve(discs, copies, AugmentConfig(scale=(0.0039, 1)))
-    serve(discs, copies, AugmentConfig(scale=(0.0039, 1)), stored=None)
+    # 128 + max(112 / 90, 128 / 160) · hypot(90, 160) · 0.5 / 0.0035 = 32,763.
+    serve(discs, copies, AugmentConfig(scale=(0.0035, 1)))
+    too_far = AugmentConfig(scale=(0.0034, 1))
+    with pytest.raises(ValueError, match=r"around a picture of \(112, 128\); at most 32767"):
+        serve(discs, copies, too_far)
+    serve(discs, copies, too_far, stored=None)
 
 
 # Crops, at native proportions.

@@ -46,7 +46,10 @@ def benchmark(options: BenchmarkOptions, config: Config) -> int:
 
 def _title(config: Config) -> str:
     height, width = config.data.prepared_size
-    return f"{config.data.dataset} at {height}×{width}, batches of {config.train.batch_size}"
+    copy = f"{config.data.dataset} at {height}×{width}"
+    if config.data.prepared_size != config.data.size:
+        copy += f", for a network at {config.data.size[0]}×{config.data.size[1]}"
+    return f"{copy}, batches of {config.train.batch_size}"
 
 
 def _data(options: BenchmarkOptions, config: Config) -> tuple[Table, Any]:
