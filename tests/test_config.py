@@ -86,17 +86,43 @@ CHANGED = Config(
         skip=False,
         size_policy="resize",
     ),
-    optim=OptimConfig(learning_rate=3e-5, weight_decay=0.0, warmup=0.0, clip_norm=math.inf),
+    optim=OptimConfig(
+        optimizer="sgd",
+        learning_rate=3e-5,
+        weight_decay=0.5,
+        decay_norms_and_biases=False,
+        momentum=0.9,
+        nesterov=True,
+        clip_norm=math.inf,
+        schedule="step",
+        warmup=0.0,
+        warmup_steps=7,
+        step_epochs=3,
+        step_factor=0.5,
+    ),
     train=TrainConfig(epochs=3, batch_size=5, seed=11),
 )
 
 
+OTHER_OPTIMS = [
+    OptimConfig(betas=(0.8, 0.9), eps=1e-6, min_rate=0.1),
+    OptimConfig(optimizer="rmsprop", rmsprop_alpha=0.9, schedule="polynomial", poly_power=2),
+    OptimConfig(schedule="restarts", restart_epochs=3, restart_factor=2),
+    OptimConfig(schedule="one_cycle", one_cycle_div=10, one_cycle_final_div=100),
+    OptimConfig(schedule="plateau", plateau_patience=5, plateau_factor=0.5, plateau_threshold=0.01),
+]
+"""The settings that no one optimiser or schedule has all of."""
+
+
 def test_every_setting_survives_writing_and_reading(tmp_path):
+    configs = [CHANGED, *(dataclasses.replace(CHANGED, optim=optim) for optim in OTHER_OPTIMS)]
     for group in ("data", "augment", "model", "optim", "train"):
-        changed, default = (dataclasses.asdict(getattr(c, group)) for c in (CHANGED, Config()))
-        kept = [name for name in changed if changed[name] == default[name]]
+        default = dataclasses.asdict(getattr(Config(), group))
+        changed = [dataclasses.asdict(getattr(config, group)) for config in configs]
+        kept = [name for name in default if all(c[name] == default[name] for c in changed)]
         assert kept == (["architecture"] if group == "model" else []), "change every setting here"
-    assert load(write(tmp_path, dump(CHANGED))) == CHANGED
+    for config in configs:
+        assert load(write(tmp_path, dump(config))) == config
 
 
 def test_a_file_names_only_what_it_changes(tmp_path):
@@ -197,6 +223,101 @@ def test_plain_takes_no_residual_options():
             {"clip_norm": math.nan},
             "clip_norm: *greater than 0; got nan",
             id="clip-nan",
+        ),
+        pytest.param(
+            OptimConfig,
+            {"optimizer": "lion"},
+            "optimizer: *'adamw', 'adam', 'sgd' or 'rmsprop'; got 'lion'",
+            id="optimizer",
+        ),
+        pytest.param(
+            OptimConfig, {"schedule": "linear"}, "schedule: *'cosine'*; got 'linear'", id="schedule"
+        ),
+        pytest.param(OptimConfig, {"betas": (0.9, 1)}, "betas.1: *less than 1; got 1", id="beta-1"),
+        pytest.param(OptimConfig, {"eps": 0}, "eps: *greater than 0; got 0", id="eps-0"),
+        pytest.param(
+            OptimConfig,
+            {"momentum": 1, "optimizer": "sgd"},
+            "momentum: *less than 1; got 1",
+            id="momentum-1",
+        ),
+        pytest.param(
+            OptimConfig,
+            {"plateau_factor": 1, "schedule": "plateau"},
+            "plateau_factor: *less than 1; got 1",
+            id="plateau-factor-1",
+        ),
+        pytest.param(
+            OptimConfig,
+            {"step_epochs": 0, "schedule": "step"},
+            "step_epochs: *greater than or equal to 1; got 0",
+            id="no-epoch-to-a-drop",
+        ),
+        pytest.param(
+            OptimConfig,
+            {"momentum": 0.9},
+            "momentum: 0.9 needs optimizer sgd or rmsprop; got adamw",
+            id="momentum-of-adamw",
+        ),
+        pytest.param(
+            OptimConfig,
+            {"betas": (0.8, 0.9), "optimizer": "rmsprop"},
+            "betas: (0.8, 0.9) needs optimizer adamw or adam; got rmsprop",
+            id="betas-of-rmsprop",
+        ),
+        pytest.param(
+            OptimConfig,
+            {"eps": 1e-4, "optimizer": "sgd"},
+            "eps: 0.0001 needs optimizer adamw or adam or rmsprop; got sgd",
+            id="eps-of-sgd",
+        ),
+        pytest.param(
+            OptimConfig,
+            {"nesterov": True, "optimizer": "rmsprop", "momentum": 0.9},
+            "nesterov: True needs optimizer sgd; got rmsprop",
+            id="nesterov-of-rmsprop",
+        ),
+        pytest.param(
+            OptimConfig,
+            {"nesterov": True, "optimizer": "sgd"},
+            "nesterov: True needs a momentum greater than 0",
+            id="nesterov-without-momentum",
+        ),
+        pytest.param(
+            OptimConfig,
+            {"rmsprop_alpha": 0.9},
+            "rmsprop_alpha: 0.9 needs optimizer rmsprop; got adamw",
+            id="alpha-of-adamw",
+        ),
+        pytest.param(
+            OptimConfig,
+            {"decay_norms_and_biases": False, "weight_decay": 0},
+            "decay_norms_and_biases: False needs a weight_decay greater than 0",
+            id="masked-without-decay",
+        ),
+        pytest.param(
+            OptimConfig,
+            {"warmup_steps": 500},
+            "warmup_steps: 500 needs warmup 0; got 0.1",
+            id="two-warm-ups",
+        ),
+        pytest.param(
+            OptimConfig,
+            {"min_rate": 0.1, "schedule": "step"},
+            "min_rate: 0.1 needs schedule cosine or restarts; got step",
+            id="min-rate-of-step",
+        ),
+        pytest.param(
+            OptimConfig,
+            {"step_epochs": 3},
+            "step_epochs: 3 needs schedule step; got cosine",
+            id="step-epochs-of-cosine",
+        ),
+        pytest.param(
+            OptimConfig,
+            {"plateau_patience": 5, "schedule": "one_cycle"},
+            "plateau_patience: 5 needs schedule plateau; got one_cycle",
+            id="patience-of-one-cycle",
         ),
         pytest.param(
             DataConfig,
@@ -366,6 +487,52 @@ def test_the_prepared_copy_has_the_stored_size_or_that_of_the_samples():
     assert DataConfig(size=(8, 9)).prepared_size == (8, 9)
     for stored in ((8, 9), (16, 9), (11, 18)):
         assert DataConfig(size=(8, 9), stored_size=stored).prepared_size == stored
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        pytest.param({"learning_rate": 8e-4}, id="R1-Carvana"),
+        pytest.param({"learning_rate": 1e-3, "warmup": 0, "warmup_steps": 500}, id="R1-ADE20K"),
+        pytest.param(
+            {
+                "optimizer": "adam",
+                "learning_rate": 1e-4,
+                "weight_decay": 0,
+                "schedule": "restarts",
+                "warmup": 0,
+                "clip_norm": math.inf,
+            },
+            id="R2a",
+        ),
+        pytest.param(
+            {
+                "optimizer": "adam",
+                "learning_rate": 2e-4,
+                "weight_decay": 0,
+                "schedule": "constant",
+                "warmup": 0,
+                "clip_norm": math.inf,
+            },
+            id="R2d",
+        ),
+        pytest.param(
+            {
+                "optimizer": "rmsprop",
+                "learning_rate": 1e-5,
+                "weight_decay": 1e-8,
+                "momentum": 0.999,
+                "schedule": "plateau",
+                "plateau_patience": 5,
+                "warmup": 0,
+            },
+            id="R2e",
+        ),
+    ],
+)
+def test_a_published_recipe_can_be_said(recipe, tmp_path):
+    config = load(write(tmp_path, yaml_of("optim", recipe)))
+    assert {name: getattr(config.optim, name) for name in recipe} == recipe
 
 
 @pytest.mark.parametrize("stages", [1, 3])
