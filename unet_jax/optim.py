@@ -1,25 +1,45 @@
-"""AdamW under warm-up and cosine decay, with the arithmetic of PyTorch's."""
+"""Optimisers with the arithmetic of PyTorch's; the learning rate is `unet_jax.schedule`'s."""
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from jax.typing import ArrayLike
 
 from unet_jax.config import OptimConfig
 
 
-def warmup_cosine(step: ArrayLike, config: OptimConfig, total_steps: int) -> jax.Array:
-    """The learning rate of step 0, 1, …: up in a straight line, down in a half cosine to 0.
+def build_optimizer(config: OptimConfig) -> optax.GradientTransformation:
+    """From gradients to directions: parameters change by minus the learning rate times these.
+
+    The learning rate stays outside. So it is not in the momentum, as it is not in PyTorch's, and a
+    step that is left out leaves this state alone while the schedule goes on.
+
+    Args:
+      config: Its settings. Gradients are clipped to `clip_norm` first.
 
     References:
-      Goyal et al., 2017 (warm-up). https://arxiv.org/abs/1706.02677
-      Loshchilov and Hutter, 2017 (cosine). https://arxiv.org/abs/1608.03983
+      Kingma and Ba, 2015 (Adam). https://arxiv.org/abs/1412.6980
+      Loshchilov and Hutter, 2019 (AdamW). https://arxiv.org/abs/1711.05101
+      Sutskever et al., 2013 (Nesterov). https://proceedings.mlr.press/v28/sutskever13.html
+      Tieleman and Hinton, 2012 (RMSprop), as in `torch.optim.RMSprop`.
     """
-    step = jnp.asarray(step, float)  # In x64, int32 / int is float32 all the same.
-    warmup = round(config.warmup * total_steps)
-    rise = (step + 1) / max(warmup, 1)
-    fall = 0.5 * (1 + jnp.cos(jnp.pi * (step - warmup) / max(total_steps - warmup, 1)))
-    return config.learning_rate * jnp.where(step < warmup, rise, fall)
+    mask = None if config.decay_norms_and_biases else kernels
+    decay = optax.add_decayed_weights(config.weight_decay, mask)
+    momentum = (
+        optax.trace(config.momentum, config.nesterov) if config.momentum else optax.identity()
+    )
+    match config.optimizer:
+        case "adamw":
+            parts = (optax.scale_by_adam(*config.betas, config.eps), decay)
+        case "adam":  # The decay is part of the gradient, and so of its averages.
+            parts = (decay, optax.scale_by_adam(*config.betas, config.eps))
+        case "sgd":
+            parts = (decay, momentum)
+        case "rmsprop":
+            rms = optax.scale_by_rms(config.rmsprop_alpha, config.eps, eps_in_sqrt=False)
+            parts = (decay, rms, momentum)
+    return optax.chain(clip_grad_norm(config.clip_norm), *parts)
 
 
 def clip_grad_norm(max_norm: float) -> optax.GradientTransformation:
@@ -32,23 +52,8 @@ def clip_grad_norm(max_norm: float) -> optax.GradientTransformation:
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
-def build_optimizer(config: OptimConfig, total_steps: int) -> optax.GradientTransformation:
-    """Clipping, then AdamW with decoupled weight decay on every parameter.
-
-    Args:
-      config: Its settings.
-      total_steps: Steps of the whole run, over which the learning rate falls to 0.
-
-    References:
-      Loshchilov and Hutter, 2019 (AdamW). https://arxiv.org/abs/1711.05101
-    """
-    return optax.chain(
-        clip_grad_norm(config.clip_norm),
-        optax.adamw(
-            lambda step: warmup_cosine(step, config, total_steps),
-            b1=0.9,
-            b2=0.999,
-            eps=1e-8,
-            weight_decay=config.weight_decay,
-        ),
+def kernels(params: Any) -> Any:
+    """A tree like `params`: False for the scales of norms and for biases, True for the rest."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: path[-1].key not in ("scale", "bias"), params
     )

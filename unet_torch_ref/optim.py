@@ -1,40 +1,52 @@
-"""AdamW under warm-up and cosine decay."""
+"""PyTorch's optimisers, with or without decay of norms and biases."""
 
-import math
-from collections.abc import Iterable
+from typing import Any, Literal
 
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import LambdaLR
-
-
-def warmup_cosine(step: int, warmup: float, total_steps: int) -> float:
-    """The share of the peak learning rate at step 0, 1, …: up in a line, down in a half cosine.
-
-    References:
-      Goyal et al., 2017 (warm-up). https://arxiv.org/abs/1706.02677
-      Loshchilov and Hutter, 2017 (cosine). https://arxiv.org/abs/1608.03983
-    """
-    rising = round(warmup * total_steps)
-    if step < rising:
-        return (step + 1) / rising
-    return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(total_steps - rising, 1)))
 
 
 def build_optimizer(
-    parameters: Iterable[nn.Parameter],
+    module: nn.Module,
     *,
+    optimizer: Literal["adamw", "adam", "sgd", "rmsprop"],
     learning_rate: float,
     weight_decay: float,
-    warmup: float,
-    total_steps: int,
-) -> tuple[torch.optim.Optimizer, LambdaLR]:
-    """AdamW with decoupled weight decay on every parameter, and its schedule.
+    decay_norms_and_biases: bool,
+    betas: tuple[float, float],
+    eps: float,
+    momentum: float,
+    nesterov: bool,
+    rmsprop_alpha: float,
+) -> torch.optim.Optimizer:
+    """The optimiser of a network's parameters.
 
-    References:
-      Loshchilov and Hutter, 2019 (AdamW). https://arxiv.org/abs/1711.05101
+    Args:
+      module: The network.
+      optimizer: Which one.
+      learning_rate: The peak.
+      weight_decay: Decoupled with AdamW; part of the gradient with the others.
+      decay_norms_and_biases: Whether the scales of norms and all biases decay, too.
+      betas: Of Adam and AdamW.
+      eps: Of all but SGD.
+      momentum: Of SGD and RMSprop.
+      nesterov: Of SGD.
+      rmsprop_alpha: RMSprop's `alpha`.
     """
-    optimizer = torch.optim.AdamW(
-        parameters, learning_rate, betas=(0.9, 0.999), eps=1e-8, weight_decay=weight_decay
-    )
-    return optimizer, LambdaLR(optimizer, lambda step: warmup_cosine(step, warmup, total_steps))
+    parameters: list[dict[str, Any]] = [{"params": list(module.parameters())}]
+    if not decay_norms_and_biases:
+        kernels = [p for p in module.parameters() if p.ndim > 1]
+        vectors = [p for p in module.parameters() if p.ndim <= 1]
+        parameters = [{"params": kernels}, {"params": vectors, "weight_decay": 0.0}]
+    shared: dict[str, Any] = {"lr": learning_rate, "weight_decay": weight_decay}
+    match optimizer:
+        case "adamw":
+            return torch.optim.AdamW(parameters, betas=betas, eps=eps, **shared)
+        case "adam":
+            return torch.optim.Adam(parameters, betas=betas, eps=eps, **shared)
+        case "sgd":
+            return torch.optim.SGD(parameters, momentum=momentum, nesterov=nesterov, **shared)
+        case "rmsprop":
+            return torch.optim.RMSprop(
+                parameters, alpha=rmsprop_alpha, eps=eps, momentum=momentum, **shared
+            )
