@@ -1,11 +1,13 @@
 """Trains the PyTorch twin, with the settings, batches and run folder of train_jax.py."""
 
-import dataclasses
 import time
 from typing import Any
 
 from unet_jax.cli import parse
 from unet_jax.config import Config
+
+TAKEN = ("learning_rate", "weight_decay", "warmup", "clip_norm")
+"""What the learner takes so far."""
 
 
 def main() -> int:
@@ -30,7 +32,7 @@ def main() -> int:
             mean_std=(config.data.mean, config.data.std),
             fill=config.augment.fill(classes),
             classes=classes,
-            **dataclasses.asdict(config.optim),
+            **{name: getattr(config.optim, name) for name in TAKEN},
             **facts,
         )
 
