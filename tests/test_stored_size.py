@@ -217,8 +217,9 @@ def test_a_whole_picture_is_squeezed_as_by_pillow(framework: str, discs, copies)
     [batch, *_] = serve(discs, copies).train(0)
     image, mask = (array[0] for array in given(framework, batch, SIZE))
     native_image, native_mask = (Image.fromarray(array) for array in native_pair())
-    resized = native_image.resize(SIZE[::-1], Image.Resampling.BILINEAR)
-    nearest = native_mask.resize(SIZE[::-1], Image.Resampling.NEAREST)
+    height, width = SIZE
+    resized = native_image.resize((width, height), Image.Resampling.BILINEAR)
+    nearest = native_mask.resize((width, height), Image.Resampling.NEAREST)
     # Pillow's filter is wider than two pixels in a row: over waves of 2 π · 8 native pixels or
     # more, 2.5 of which are one here, by little. At the border it is cut; so is the disc, sharp.
     waves = np.abs(image - np.asarray(resized) / 255)[1:-1, 1:-1, 1:]
