@@ -11,6 +11,7 @@ from unet_jax.config import (
     AugmentConfig,
     Config,
     DataConfig,
+    LossConfig,
     ModelConfig,
     OptimConfig,
     TrainConfig,
@@ -74,6 +75,18 @@ def test_a_flag_changes_a_preset_and_nothing_else(spelling, first):
     )
 
 
+@pytest.mark.parametrize(
+    ("flags", "loss"),
+    [
+        (["--class-weights", "median"], LossConfig(class_weights="median")),
+        (["--class-weights", "1", "2.5"], LossConfig(class_weights=(1.0, 2.5))),
+        (["--dice", "1", "--focal-alpha", "0.25"], LossConfig(dice=1.0, focal_alpha=0.25)),
+    ],
+)
+def test_the_loss_has_flags(flags, loss):
+    assert run(*flags)[1].loss == loss
+
+
 def test_a_preset_may_be_a_file(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("train: {epochs: 2}\n")
@@ -132,13 +145,14 @@ def test_help_has_a_flag_for_every_setting(capsys):
         run("--help")
     assert stop.value.code == 0
     text = capsys.readouterr().out
-    groups = (RunOptions, DataConfig, AugmentConfig, ModelConfig, OptimConfig, TrainConfig)
+    configs = (DataConfig, AugmentConfig, ModelConfig, LossConfig, OptimConfig, TrainConfig)
+    groups = (RunOptions, *configs)
     names = [field.name for group in groups for field in dataclasses.fields(group)]
     flags = {"--" + name.replace("_", "-") for name in names}
     assert len(flags) == len(names), "two settings share a flag"
     assert flags <= set(re.findall(r"(?<![\w-])--[a-z-]+", text))
     assert {field.name for field in dataclasses.fields(Config)} == {
-        group.__name__.removesuffix("Config").lower() for group in groups[1:]
+        group.__name__.removesuffix("Config").lower() for group in configs
     }
     assert text.lstrip().startswith("usage: ")
     assert "Trains." in text

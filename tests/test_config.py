@@ -13,6 +13,7 @@ from unet_jax.config import (
     AugmentConfig,
     Config,
     DataConfig,
+    LossConfig,
     ModelConfig,
     OptimConfig,
     TrainConfig,
@@ -21,7 +22,7 @@ from unet_jax.config import (
     presets,
 )
 
-GROUPS = (DataConfig, AugmentConfig, ModelConfig, OptimConfig, TrainConfig)
+GROUPS = (DataConfig, AugmentConfig, ModelConfig, LossConfig, OptimConfig, TrainConfig)
 
 
 def write(folder: Path, text: str) -> Path:
@@ -86,6 +87,24 @@ CHANGED = Config(
         skip=False,
         size_policy="resize",
     ),
+    loss=LossConfig(
+        cross_entropy=0.5,
+        dice=1.5,
+        tversky=0.25,
+        focal=2.0,
+        lovasz=0.75,
+        pos_weight=3.0,
+        class_weights=(0.0, 2.5),
+        label_smoothing=0.1,
+        reduction="batch",
+        smooth=1.0,
+        tversky_alpha=0.4,
+        tversky_beta=0.6,
+        focal_gamma=3.0,
+        focal_alpha=0.25,
+        border_weight=10.0,
+        border_sigma=4.0,
+    ),
     optim=OptimConfig(
         optimizer="sgd",
         learning_rate=3e-5,
@@ -116,7 +135,7 @@ OTHER_OPTIMS = [
 
 def test_every_setting_survives_writing_and_reading(tmp_path):
     configs = [CHANGED, *(dataclasses.replace(CHANGED, optim=optim) for optim in OTHER_OPTIMS)]
-    for group in ("data", "augment", "model", "optim", "train"):
+    for group in ("data", "augment", "model", "loss", "optim", "train"):
         default = dataclasses.asdict(getattr(Config(), group))
         changed = [dataclasses.asdict(getattr(config, group)) for config in configs]
         kept = [name for name in default if all(c[name] == default[name] for c in changed)]
@@ -129,6 +148,13 @@ def test_a_file_names_only_what_it_changes(tmp_path):
     config = load(write(tmp_path, "train: {epochs: 2}\ndata: {size: [32, 48]}\n"))
     assert config == Config(data=DataConfig(size=(32, 48)), train=TrainConfig(epochs=2))
     assert load(write(tmp_path, "")) == Config()
+
+
+@pytest.mark.parametrize("weights", ["none", "inverse", "median"])
+def test_class_weights_may_have_a_name(tmp_path, weights):
+    config = load(write(tmp_path, f"loss: {{class_weights: {weights}}}"))
+    assert config.loss.class_weights == weights
+    assert load(write(tmp_path, dump(config))) == config
 
 
 def test_a_number_in_scientific_notation_is_a_number(tmp_path):
@@ -427,6 +453,52 @@ def test_plain_takes_no_residual_options():
             DataConfig, {"mean": (0, math.inf, 0)}, "mean.1: *finite*; got inf", id="mean-inf"
         ),
         pytest.param(
+            LossConfig, {"dice": -1}, "dice: *greater than or equal to 0; got -1", id="dice"
+        ),
+        pytest.param(
+            LossConfig,
+            {"cross_entropy": 0},
+            "cross_entropy, dice, tversky, focal, lovasz: all are 0; one must be more",
+            id="no-loss",
+        ),
+        pytest.param(
+            LossConfig,
+            {"class_weights": "mean"},
+            "class_weights: 'mean' is neither none, inverse, median nor numbers of at least 0",
+            id="class-weights-word",
+        ),
+        pytest.param(
+            LossConfig,
+            {"class_weights": (1.0, -1.0)},
+            "class_weights: *1.0, -1.0* is neither none, *",
+            id="class-weight-negative",
+        ),
+        pytest.param(
+            LossConfig,
+            {"class_weights": (0.0, 0.0)},
+            "class_weights: (0.0, 0.0) must hold one above 0",
+            id="class-weights-0",
+        ),
+        pytest.param(
+            LossConfig,
+            {"border_weight": 10, "cross_entropy": 0, "dice": 1},
+            "border_weight: 10.0 needs a cross_entropy above 0",
+            id="border-without-cross-entropy",
+        ),
+        pytest.param(
+            LossConfig,
+            {"focal_alpha": 1.5},
+            "focal_alpha: *less than or equal to 1; got 1.5",
+            id="focal-alpha",
+        ),
+        pytest.param(LossConfig, {"smooth": 0}, "smooth: *greater than 0; got 0", id="smooth-0"),
+        pytest.param(
+            LossConfig,
+            {"reduction": "mean"},
+            "reduction: *'image' or 'batch'; got 'mean'",
+            id="reduction",
+        ),
+        pytest.param(
             ModelConfig,
             {"norm": "layer"},
             "norm: *'batch', 'group' or 'none'; got 'layer'",
@@ -477,6 +549,36 @@ def test_a_bad_field_is_named_with_its_value(group, fields, message, tmp_path):
 def yaml_of(group: str, fields: dict[str, Any]) -> str:
     plain = {k: list(v) if isinstance(v, tuple) else v for k, v in fields.items()}
     return yaml.safe_dump({group: plain})
+
+
+@pytest.mark.parametrize(
+    ("fields", "classes", "message"),
+    [
+        pytest.param(
+            {"class_weights": (1.0, 2.0, 3.0)},
+            4,
+            "class_weights: 3 numbers are given for 4 classes",
+            id="class-weights",
+        ),
+        pytest.param(
+            {"pos_weight": 2.0},
+            3,
+            "pos_weight: 2.0 needs two classes, and there are 3; class_weights has one for each",
+            id="pos-weight",
+        ),
+        pytest.param(
+            {"focal_alpha": 0.25},
+            3,
+            "focal_alpha: 0.25 needs two classes, and there are 3; class_weights has one for each",
+            id="focal-alpha",
+        ),
+    ],
+)
+def test_a_loss_that_does_not_go_with_the_classes_is_refused(fields, classes, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        LossConfig(**fields).check(classes)
+    LossConfig(**fields).check(3 if "class_weights" in fields else 2)
+    LossConfig().check(classes)
 
 
 def test_groups_need_not_divide_without_a_group_norm():
