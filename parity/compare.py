@@ -11,15 +11,16 @@ import torch
 from flax.traverse_util import flatten_dict
 from torch import nn
 
-import unet_jax.step as jax_step
-import unet_torch_ref.step as torch_step
 from parity.cases import Case
 from parity.convert import Variables, module_path, to_flax, to_torch
 from unet_jax.augment import normalise as normalise_jax
 from unet_jax.batch import IGNORED, Batch
+from unet_jax.losses import Loss
 from unet_jax.models import build_model as build_flax
+from unet_jax.step import loss_and_grads
 from unet_torch_ref.augment import normalise as normalise_torch
 from unet_torch_ref.batch import to_tensors
+from unet_torch_ref.losses import Loss as TorchLoss
 from unet_torch_ref.models import build_model as build_torch
 
 MEAN_STD = ((0.49, 0.47, 0.43), (0.23, 0.24, 0.25))
@@ -141,7 +142,8 @@ def run_torch(model: nn.Module, batch: Batch) -> Quantities:
     with torch.no_grad():
         model.eval()(image)
     stage = "train"
-    mean_loss = torch_step.summed_loss(model.train()(image), tensors.mask, tensors.valid).mean
+    loss = TorchLoss()
+    mean_loss = loss.total(loss.sums(model.train()(image), tensors.mask, tensors.valid))
     grads = torch.autograd.grad(mean_loss, list(model.parameters()))
     for hook in hooks:
         hook.remove()
@@ -159,7 +161,7 @@ def run_flax(
     case: Case, variables: Mapping[str, Any], batches: Sequence[Batch]
 ) -> list[Quantities]:
     """Everything there is to compare on each batch, from the JAX side, compiled once."""
-    model = build_flax(case.model, case.num_classes)
+    model, loss = build_flax(case.model, case.num_classes), Loss()
     variables = jax.tree.map(jnp.asarray, dict(variables))
     params, batch_stats = variables["params"], variables.get("batch_stats", {})
     dtype = jax.tree.leaves(params)[0].dtype
@@ -176,17 +178,19 @@ def run_flax(
             mutable=["batch_stats", "intermediates"],
             capture_intermediates=True,
         )
-        stepped = jax_step.loss_and_grads(model, params, batch_stats, batch, MEAN_STD, IGNORED)
-        return evaluated["intermediates"], trained["intermediates"], *stepped
+        stepped = loss_and_grads(
+            model, loss, params, batch_stats, batch, mean_std=MEAN_STD, fill=IGNORED
+        )
+        return evaluated["intermediates"], trained["intermediates"], stepped
 
     results = []
     for batch in batches:
-        evaluated, trained, gradients, sums, after = run(params, batch_stats, batch)
+        evaluated, trained, (gradients, sums, after) = run(params, batch_stats, batch)
         found: Quantities = {("parameters", n): v for n, v in _by_path(variables)}
         found |= {("eval", n): v for n, v in _calls(evaluated)}
         found |= {("train", n): v for n, v in _calls(trained)}
         found |= {("statistics", n): v for n, v in _by_path({"": after})}
-        found["loss", "mean loss"] = np.asarray(sums.mean)
+        found["loss", "mean loss"] = np.asarray(loss.total(sums))
         found |= {("gradients", n): v for n, v in _by_path({"": gradients})}
         results.append(found)
     return results

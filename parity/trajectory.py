@@ -2,28 +2,19 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from functools import partial
 from itertools import chain, count, islice
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import torch
 
-import unet_jax.step as jax_step
-import unet_torch_ref.step as torch_step
-from parity.convert import to_flax
+from parity.twin import start_both
 from unet_jax.batch import Batch
 from unet_jax.config import Config
 from unet_jax.datasets import open_dataset
-from unet_jax.models import build_model as build_flax
-from unet_jax.optim import build_optimizer as build_optax
-from unet_jax.pipeline import Pipeline, num_logits
-from unet_torch_ref.batch import to_tensors
-from unet_torch_ref.models import build_model as build_torch
-from unet_torch_ref.optim import build_optimizer as build_torch_optimizer
+from unet_jax.pipeline import Pipeline
 
 
 class Trajectory(NamedTuple):
@@ -40,59 +31,26 @@ class Trajectory(NamedTuple):
 
 
 def train_both(
-    config: Config, batches: list[Batch], classes: Sequence[str], dtype: torch.dtype
+    config: Config, batches: Sequence[Batch], classes: Sequence[str], dtype: torch.dtype
 ) -> Trajectory:
     """Takes a step on each batch, in each framework, from one set of weights.
 
     Args:
-      config: The network and its optimiser; the schedule spans these batches.
+      config: The network and how it is trained; its schedule spans these batches.
       batches: The same for both.
       classes: Names of the classes in the masks.
       dtype: Of the parameters and all arithmetic.
     """
-    mean_std, fill = (config.data.mean, config.data.std), config.augment.fill(len(classes))
-    num_classes = num_logits(classes)
-    torch.manual_seed(config.train.seed)
-    model = build_torch(
-        config.model.architecture, num_classes=num_classes, **config.model.arguments()
-    ).to(dtype)
-    state = {name: value.numpy().copy() for name, value in model.state_dict().items()}
-    variables = jax.tree.map(jnp.asarray, to_flax(state, model))
-    optimizer = build_optax(config.optim, len(batches))
-    flax_state = jax_step.TrainState(
-        step=jnp.zeros((), jnp.int32),
-        params=variables["params"],
-        batch_stats=variables.get("batch_stats", {}),
-        opt_state=optimizer.init(variables["params"]),
+    once = dataclasses.replace(config, train=dataclasses.replace(config.train, epochs=1))
+    recipe, state, twin = start_both(
+        once, classes=len(classes), steps_per_epoch=len(batches), dtype=dtype
     )
-    step = jax.jit(
-        partial(
-            jax_step.train_step,
-            model=build_flax(config.model, num_classes),
-            optimizer=optimizer,
-            mean_std=mean_std,
-            fill=fill,
-        )
-    )
-    settings = dataclasses.asdict(config.optim)
-    clip_norm = settings.pop("clip_norm")
-    torch_optimizer, schedule = build_torch_optimizer(
-        model.parameters(), total_steps=len(batches), **settings
-    )
+    step = jax.jit(recipe.train)
     losses = Trajectory([], [])
     for batch in batches:
-        flax_state, ours = step(flax_state, batch)
-        theirs = torch_step.train_step(
-            model,
-            torch_optimizer,
-            schedule,
-            to_tensors(batch),
-            mean_std=mean_std,
-            fill=fill,
-            clip_norm=clip_norm,
-        )
-        losses.jax.append(float(ours["loss"] / ours["pixels"]))
-        losses.torch.append(float(theirs["loss"] / theirs["pixels"]))
+        state, ours = step(state, batch)
+        losses.jax.append(float(ours["loss"]))
+        losses.torch.append(float(twin.train_step(batch)["loss"]))
     return losses
 
 

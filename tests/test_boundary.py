@@ -22,8 +22,8 @@ def both(
     arrays = (predicted.astype(np.int32), mask.astype(np.uint8), valid)
     ours = compiled(*map(jnp.asarray, arrays), classes, tolerance)
     assert ours.dtype == jnp.int32
-    tensors = map(torch.from_numpy, arrays)
-    theirs = unet_torch_ref.metrics.boundary_counts(*tensors, classes, tolerance)
+    guess, truth, count = map(torch.from_numpy, arrays)
+    theirs = unet_torch_ref.metrics.boundary_counts(guess, truth, count, classes, tolerance)
     return np.asarray(ours), theirs.numpy()
 
 
@@ -56,7 +56,7 @@ def blobs(rng: np.random.Generator, classes: int, shape: tuple[int, ...]) -> np.
     count, height, width = shape
     places = rng.uniform(0, 1, (count, 1, 1, 6, 2)) * (height, width)
     ids = rng.integers(0, classes, (count, 6))
-    grid = np.stack(np.mgrid[:height, :width], axis=-1)[None, :, :, None]
+    grid = np.stack(list(np.mgrid[:height, :width]), axis=-1)[None, :, :, None]
     nearest = ((grid - places) ** 2).sum(-1).argmin(-1)
     return np.take_along_axis(ids, nearest.reshape(count, -1), 1).reshape(shape).astype(np.uint8)
 

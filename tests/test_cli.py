@@ -14,6 +14,7 @@ from unet_jax.config import (
     LossConfig,
     ModelConfig,
     OptimConfig,
+    SaveConfig,
     TrainConfig,
     dump,
     load,
@@ -146,6 +147,7 @@ def test_help_has_a_flag_for_every_setting(capsys):
     assert stop.value.code == 0
     text = capsys.readouterr().out
     configs = (DataConfig, AugmentConfig, ModelConfig, LossConfig, OptimConfig, TrainConfig)
+    configs += (SaveConfig,)
     groups = (RunOptions, *configs)
     names = [field.name for group in groups for field in dataclasses.fields(group)]
     flags = {"--" + name.replace("_", "-") for name in names}

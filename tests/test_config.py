@@ -16,13 +16,15 @@ from unet_jax.config import (
     LossConfig,
     ModelConfig,
     OptimConfig,
+    SaveConfig,
     TrainConfig,
+    differences,
     dump,
     load,
     presets,
 )
 
-GROUPS = (DataConfig, AugmentConfig, ModelConfig, LossConfig, OptimConfig, TrainConfig)
+GROUPS = (DataConfig, AugmentConfig, ModelConfig, LossConfig, OptimConfig, TrainConfig, SaveConfig)
 
 
 def write(folder: Path, text: str) -> Path:
@@ -54,6 +56,8 @@ CHANGED = Config(
         scenes=7,
         binary=True,
         val_fraction=0.35,
+        test_fraction=0.1,
+        split_by="sample",
         split_seed=3,
         overfit=2,
         mask_suffix="_m",
@@ -119,7 +123,10 @@ CHANGED = Config(
         step_epochs=3,
         step_factor=0.5,
     ),
-    train=TrainConfig(epochs=3, batch_size=5, seed=11),
+    train=TrainConfig(
+        epochs=3, batch_size=6, precision="float16", ema_decay=0.9, max_skipped=3, seed=11
+    ),
+    save=SaveConfig(best="val_loss", every_epochs=4, every_steps=9, keep=3),
 )
 
 
@@ -135,7 +142,9 @@ OTHER_OPTIMS = [
 
 def test_every_setting_survives_writing_and_reading(tmp_path):
     configs = [CHANGED, *(dataclasses.replace(CHANGED, optim=optim) for optim in OTHER_OPTIMS)]
-    for group in ("data", "augment", "model", "loss", "optim", "train"):
+    parts = TrainConfig(accumulate=2)  # Which a Dice of the batch does not go with.
+    configs.append(dataclasses.replace(CHANGED, loss=LossConfig(), train=parts))
+    for group in ("data", "augment", "model", "loss", "optim", "train", "save"):
         default = dataclasses.asdict(getattr(Config(), group))
         changed = [dataclasses.asdict(getattr(config, group)) for config in configs]
         kept = [name for name in default if all(c[name] == default[name] for c in changed)]
@@ -216,6 +225,27 @@ def test_plain_takes_no_residual_options():
             {"seed": -1},
             "seed: *greater than or equal to 0; got -1",
             id="seed-negative",
+        ),
+        pytest.param(
+            SaveConfig,
+            {"best": "loss"},
+            "best: *'dice', *'val_loss'; got 'loss'",
+            id="best-unknown",
+        ),
+        pytest.param(
+            SaveConfig,
+            {"every_epochs": 0},
+            "every_epochs: *greater than or equal to 1; got 0",
+            id="every-epochs-0",
+        ),
+        pytest.param(
+            SaveConfig,
+            {"every_steps": -1},
+            "every_steps: *greater than or equal to 0; got -1",
+            id="every-steps-negative",
+        ),
+        pytest.param(
+            SaveConfig, {"keep": 0}, "keep: *greater than or equal to 1; got 0", id="keep-0"
         ),
         pytest.param(
             OptimConfig,
@@ -635,6 +665,21 @@ def test_the_prepared_copy_has_the_stored_size_or_that_of_the_samples():
 def test_a_published_recipe_can_be_said(recipe, tmp_path):
     config = load(write(tmp_path, yaml_of("optim", recipe)))
     assert {name: getattr(config.optim, name) for name in recipe} == recipe
+
+
+def test_the_lowest_loss_is_best_and_the_highest_of_all_other_scores():
+    scores = ("dice", "iou", "accuracy", "mean_class_accuracy", "boundary_f", "val_loss")
+    assert [name for name in scores if SaveConfig(best=name).lowest] == ["val_loss"]
+
+
+@pytest.mark.parametrize("name", ["every_epochs", "every_steps", "keep"])
+def test_how_often_a_run_is_saved_may_change_when_it_is_resumed(name):
+    assert differences(Config(), Config(save=SaveConfig(**{name: 3}))) == []
+
+
+def test_what_is_best_may_not_change_when_a_run_is_resumed():
+    changed = Config(save=SaveConfig(best="iou"))
+    assert differences(Config(), changed) == ["best: dice -> iou"]
 
 
 @pytest.mark.parametrize("stages", [1, 3])

@@ -392,12 +392,19 @@ def spoil_line(case: Case, path: Path, line: st.SearchStrategy[str], examples: i
 SCRAPS = st.text(st.sampled_from("0179 \t,/.x\"'-:[]{}#\n\0é"), min_size=1, max_size=12)
 
 
+def published(place: Path, dataset: str, pairs: dict[str, str], mask: np.ndarray = IDS) -> Case:
+    """A set of these pairs of an image's and a mask's path."""
+    case = Case(place, dataset)
+    for image_path, mask_path in pairs.items():
+        save_image(draw(0, SIZE)[0], case.data / image_path)
+        save_image(mask, case.data / mask_path)
+    return case
+
+
 def test_lines_of_class_dict(tmp_path: Path):
-    case = Case(tmp_path, "camvid")
+    pairs = {"train/a.png": "train_labels/a_L.png", "val/a.png": "val_labels/a_L.png"}
     colours = np.array([(0, 0, 0), (1, 1, 1), (2, 2, 2)], "u1")
-    for split in ("train", "val"):
-        save_image(draw(0, SIZE)[0], case.data / split / "a.png")
-        save_image(colours[IDS], case.data / f"{split}_labels" / "a_L.png")
+    case = published(tmp_path, "camvid", pairs, colours[IDS])
     path = case.data / "class_dict.csv"
     path.write_text("name,r,g,b\nVoid,0,0,0\nCar,1, 1,1\nBus,2,2,2\n")
     refused = spoil_line(case, path, SCRAPS, 60)
@@ -405,10 +412,8 @@ def test_lines_of_class_dict(tmp_path: Path):
 
 
 def test_lines_of_list_files(tmp_path: Path):
-    case = Case(tmp_path, "camvid")
-    for split in ("train", "val"):
-        save_image(draw(0, SIZE)[0], case.data / split / "a.png")
-        save_image(IDS, case.data / f"{split}annot" / "a.png")
+    pairs = {"train/a.png": "trainannot/a.png", "val/a.png": "valannot/a.png"}
+    case = published(tmp_path, "camvid", pairs)
     path = case.data / "train.txt"
     path.write_text("/x/train/a.png /x/trainannot/a.png\n")
     refused = spoil_line(case, path, SCRAPS, 60)
@@ -416,10 +421,9 @@ def test_lines_of_list_files(tmp_path: Path):
 
 
 def test_lines_of_object_info(tmp_path: Path):
-    case = Case(tmp_path, "ade20k")
-    for split in ("training", "validation"):
-        save_image(draw(0, SIZE)[0], case.data / "images" / split / "a.png")
-        save_image(IDS, case.data / "annotations" / split / "a.png")
+    paths = [f"{{}}/{split}/a.png" for split in ("training", "validation")]
+    pairs = {path.format("images"): path.format("annotations") for path in paths}
+    case = published(tmp_path, "ade20k", pairs)
     path = case.data / "objectInfo150.txt"
     path.write_text("\n".join(["head", *(f"{n}\t0\t0\t0\tc{n}" for n in range(1, 151)), ""]))
     refused = spoil_line(case, path, SCRAPS, 60)

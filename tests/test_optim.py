@@ -1,7 +1,6 @@
 """Every optimiser against PyTorch's, over a hundred updates; clipping; what decays."""
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -25,12 +24,7 @@ STRICT = 1e-12
 """Relative, in float64, after 100 updates: their roundings add up, and no more."""
 
 Arrays = dict[str, np.ndarray]
-
-
-@pytest.fixture(autouse=True)
-def float64() -> Iterator[None]:
-    with jax.enable_x64(True):
-        yield
+pytestmark = pytest.mark.usefixtures("x64")
 
 
 # Clipping.

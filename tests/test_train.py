@@ -18,23 +18,26 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import torch
 from jax.experimental.compilation_cache import compilation_cache
 from PIL import Image
 from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 
+import parity.twin
 import unet_jax.learner
-import unet_torch_ref.learner
+import unet_jax.train
+from parity.twin import make_learner
 from unet_jax.checkpoint import Checkpoints
 from unet_jax.cli import parse
-from unet_jax.config import Config, load
+from unet_jax.config import Config, ModelConfig, load
 from unet_jax.datasets import merged, open_dataset
+from unet_jax.loop import Trainer
 from unet_jax.models import build_model
 from unet_jax.pipeline import Batch
 from unet_jax.run import Run
-from unet_jax.step import TrainState
-from unet_torch_ref.learner import TorchLearner
+from unet_jax.step import start_state
 
 ROOT = Path(__file__).parents[1]
 FRAMEWORKS = ("jax", "torch")
@@ -160,9 +163,10 @@ def launch(compiled: dict[str, str], prepared: Path) -> Launch:
         script = ROOT / "scripts" / f"train_{framework}.py"
         module, name = {
             "jax": (unet_jax.learner, "JaxLearner"),
-            "torch": (unet_torch_ref.learner, "TorchLearner"),
+            "torch": (parity.twin, "TorchLearner"),
         }[framework]
         command = [str(script), "--workdir", str(workdir), "--prepared-dir", str(prepared)]
+        command += ["--parallel", "jit"]  # The tests have eight devices.
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(module, name, spying(getattr(module, name), record, on_step, on_save))
             patch.setattr(sys, "argv", [*command, *arguments])
@@ -191,7 +195,7 @@ def state(learner: Any) -> dict[str, tuple[str, bytes]]:
     if learner.framework == "jax":
         tree = learner.state
     else:
-        parts = (learner.model, learner.optimizer, learner.schedule)
+        parts = (learner.model, learner.optimizer, learner.schedule.steps)
         tree = [learner.step, learner.best, [part.state_dict() for part in parts]]
     leaves = ((jax.tree_util.keystr(p), np.asarray(v)) for p, v in jax.tree.leaves_with_path(tree))
     return {place: (str(leaf.dtype), leaf.tobytes()) for place, leaf in leaves}
@@ -224,7 +228,8 @@ def test_a_run_leaves_what_it_promises(framework: str, reference: Callable[[str]
     record = reference(framework)
     assert record.status == 0
     top = {path.name for path in record.workdir.iterdir()}
-    files = {"config.yaml", "split.json", "metrics.jsonl", "curves.png", "summary.json"}
+    files = {"config.yaml", "split.json", "metrics.jsonl", "curves.png", "confusion.png"}
+    files |= {"summary.json"}
     assert top == files | {"events", "checkpoints", "predictions"}
     metrics = record.metrics()
     assert [m["epoch"] for m in metrics] == list(range(1, EPOCHS + 1))
@@ -502,6 +507,65 @@ def test_a_second_ctrl_c_stops_at_once(launch: Launch, tmp_path: Path):
     assert not (record.workdir / "checkpoints" / "last.pt").exists()
 
 
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("notes", [False, True], ids=["new folder", "folder with a file"])
+def test_ctrl_c_before_the_first_step_leaves_no_run(
+    notes: bool, framework: str, launch: Launch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(unet_jax.train, "settle", interrupt)
+    if notes:
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "notes.txt").touch()
+    record = launch(framework, tmp_path / "run", *ARGUMENTS)
+    assert record.status == 130
+    assert record.learner.step == 0
+    assert [path.name for path in tmp_path.rglob("*")] == ["run", "notes.txt"] * notes
+
+
+def test_two_ctrl_c_in_the_first_step_leave_no_run(launch: Launch, tmp_path: Path):
+    with pytest.raises(KeyboardInterrupt):
+        launch("torch", tmp_path / "run", *ARGUMENTS, on_step=interrupt)
+    assert not (tmp_path / "run").exists()
+
+
+def test_ctrl_c_before_the_first_step_leaves_a_resumed_run_as_it_was(
+    framework: str,
+    launch: Launch,
+    reference: Callable[[str], Record],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    shutil.copytree(reference(framework).workdir, tmp_path / "run")
+    before = {path: content for path, (_, content) in snapshot(tmp_path / "run").items()}
+    monkeypatch.setattr(Trainer, "resume", interrupt)
+    assert launch(framework, tmp_path / "run", "--resume").status == 130
+    assert {path: content for path, (_, content) in snapshot(tmp_path / "run").items()} == before
+
+
+@pytest.mark.parametrize(
+    ("framework", "module", "name"),
+    [("jax", unet_jax.learner, "build_recipe"), ("torch", parity.twin, "build_twin")],
+)
+def test_a_mistake_of_ours_in_the_learner_is_not_taken_for_one_in_the_settings(
+    framework: str,
+    module: Any,
+    name: str,
+    launch: Launch,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    def fail(*_: object, **__: object) -> None:
+        raise ValueError("shapes do not match")
+
+    monkeypatch.setattr(module, name, fail)
+    with pytest.raises(ValueError, match="shapes do not match"):
+        launch(framework, tmp_path / "run", *ARGUMENTS)
+    assert not (tmp_path / "run").exists()
+
+
 def test_ctrl_c_ends_the_process_with_130(compiled: dict[str, str], prepared: Path, tmp_path: Path):
     arguments = (*ARGUMENTS, "--epochs", "9999")
     process = subprocess.Popen(
@@ -611,26 +675,16 @@ def test_a_tiny_network_learns_four_images(framework: str, launch: Launch, tmp_p
 def save_jax(folder: Path, steps: Sequence[tuple[int, float]]) -> None:
     checkpoints = Checkpoints(folder, metric="dice")
     for step, dice in steps:
-        made = TrainState(
-            step=jnp.asarray(step, jnp.int32), params=jnp.ones(2), batch_stats={}, opt_state=()
-        )
+        made = start_state(jnp.ones(2), {}, optimizer=optax.identity())
+        made = made.replace(step=jnp.asarray(step, jnp.int32))
         checkpoints.save(made, {"epoch": step}, {"dice": dice})
     checkpoints.close()
 
 
 def save_torch(folder: Path, steps: Sequence[tuple[int, float]]) -> None:
-    learner = TorchLearner(
-        torch.nn.Conv2d(3, 1, 1),
-        learning_rate=1.0,
-        weight_decay=0.0,
-        warmup=0.0,
-        clip_norm=1.0,
-        mean_std=((0.0,), (1.0,)),
-        fill=0,
-        classes=2,
-        total_steps=9,
-        folder=folder,
-    )
+    facts: dict[str, Any] = {"num_classes": 1, "classes": 2, "class_weights": None}
+    config = Config(model=ModelConfig(architecture="plain", channels=(16,)))
+    learner = make_learner(config, steps_per_epoch=9, folder=folder, **facts)
     learner.restore()
     for step, dice in steps:
         learner.step = step

@@ -37,6 +37,13 @@ def inputs_and_targets(
     return warp(image, batch.geometry, size), warp_mask(mask, batch.geometry, fill, size)
 
 
+def border_map(batch: Batch, size: tuple[int, int] | None = None) -> jax.Array | None:
+    """The batch's border map [B, H, W] with its geometry changed; 0 outside of the picture."""
+    if batch.border is None or batch.geometry is None:
+        return None if batch.border is None else jnp.asarray(batch.border)
+    return warp_mask(jnp.asarray(batch.border), batch.geometry, 0, size)
+
+
 def normalise(
     image: Any, mean_std: Normalisation, dtype: Any, factors: Any | None = None
 ) -> jax.Array:

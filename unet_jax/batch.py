@@ -18,6 +18,8 @@ class Batch(NamedTuple):
       geometry: int32 [B, 2, 3], where each pixel is taken from, as `unet_jax.draws` has it; None:
         images and masks stay as they are.
       colour: float32 [B, 5], colour factors of `unet_jax.draws`; None: colours stay.
+      border: uint8 [B, H, W], as of `unet_jax.border`; None: the loss needs none.
+      stop: bool [B], whether this host was asked to stop; None: it is the only one.
     """
 
     image: np.ndarray
@@ -25,3 +27,5 @@ class Batch(NamedTuple):
     valid: np.ndarray
     geometry: np.ndarray | None = None
     colour: np.ndarray | None = None
+    border: np.ndarray | None = None
+    stop: np.ndarray | None = None

@@ -1,8 +1,9 @@
 """The command lines of the scripts: a preset, changed by a flag for every setting."""
 
 import argparse
+import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Literal, NoReturn, TypeVar
@@ -34,6 +35,26 @@ class RunOptions(StartOptions):
 
     resume: bool = False
     """Go on from the last checkpoint in --workdir, exactly where it stopped, as it was set up."""
+
+    remat: bool = False
+    """Compute blocks anew in the backward pass: less memory, more time, the same result."""
+
+    parallel: Literal["auto", "jit", "pmap", "shard"] = "auto"
+    """Devices to train on. jit: one; pmap: all of this host; shard: all of all hosts; auto: jit if
+    there is one, else shard. The batch is divided among them (train_jax.py only)."""
+
+    distributed: bool = False
+    """Train together with other processes, each on its own host, that run the same command: SLURM,
+    Kubernetes or a TPU slice tells JAX of them, or the three below do (train_jax.py only)."""
+
+    coordinator: str | None = None
+    """HOST:PORT at which process 0 listens."""
+
+    processes: int | None = None
+    """How many processes there are."""
+
+    process: int | None = None
+    """Which one this is, from 0."""
 
     dry_run: bool = False
     """Print the architecture with shapes and parameter count, and stop."""
@@ -98,8 +119,18 @@ def parse(args: Sequence[str] | None = None, *, description: str) -> tuple[RunOp
     arguments = _read(Arguments(config=start), args, description)
     if arguments.run.resume and arguments.run.workdir is None:
         fail("--resume needs --workdir: the folder of the run to go on with")
+    _check_processes(arguments.run)
     name = Path(known.preset or arguments.config.data.dataset).stem
     return replace(arguments.run, preset=name), arguments.config
+
+
+def _check_processes(options: RunOptions) -> None:
+    if not options.distributed:
+        for name in ("coordinator", "processes", "process"):
+            if getattr(options, name) is not None:
+                fail(f"--{name} needs --distributed")
+    elif options.workdir is None:
+        fail("--distributed needs --workdir: one folder, which all processes see")
 
 
 def parse_prepare(
@@ -155,10 +186,8 @@ def _start(args: Sequence[str]) -> tuple[argparse.Namespace, Config]:
     early.add_argument("--workdir", type=Path)
     early.add_argument("--resume", action="store_true")
     known, _ = early.parse_known_args(args)
-    try:
+    with mistakes():
         return known, _starting_config(known)
-    except ValueError as error:
-        fail(str(error))
 
 
 def _starting_config(known: argparse.Namespace) -> Config:
@@ -174,7 +203,7 @@ def _starting_config(known: argparse.Namespace) -> Config:
 
 
 def _read(start: T, args: Sequence[str], description: str) -> T:
-    try:
+    with mistakes():
         return tyro.cli(
             type(start),
             default=start,
@@ -182,7 +211,15 @@ def _read(start: T, args: Sequence[str], description: str) -> T:
             args=args,
             description=f"{description}\n\nPresets: {', '.join(presets())}.",
         )
-    except ValueError as error:
+
+
+@contextlib.contextmanager
+def mistakes() -> Iterator[None]:
+    """Ends the command with one error where files or settings turn out to be wrong; not for code
+    in which a `ValueError` would be a mistake of ours."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
         fail(str(error))
 
 

@@ -95,6 +95,13 @@ class PrepareConfig:
     val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """Share of the groups (cars, scenes) held out for validation, unless the set has its own."""
 
+    test_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of them that training never sees, in validation neither; likewise. 0: none."""
+
+    split_by: Literal["group", "sample"] = "group"
+    """Whether whole groups are held out, so that a car or scene is on one side alone, or single
+    samples, as some publications do: their scores are those of cars seen before."""
+
     split_seed: Annotated[int, Field(ge=0)] = 0
     """Draws the groups that are held out."""
 
@@ -110,6 +117,11 @@ class PrepareConfig:
         for name in ("mask_suffix", "description"):
             if getattr(self, name) and self.dataset != "folder":
                 raise ValueError(f"{name}: {getattr(self, name)} needs dataset folder")
+        if self.val_fraction + self.test_fraction >= 1:
+            raise ValueError(
+                f"val_fraction, test_fraction: {self.val_fraction} and {self.test_fraction} leave "
+                "nothing to train on"
+            )
         return self
 
     @property
@@ -500,8 +512,57 @@ class TrainConfig:
     batch_size: Count = 8
     """Images a step."""
 
+    accumulate: Count = 1
+    """Micro-batches that a step's gradient is computed in, one after another, to save memory."""
+
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    """What convolutions compute in; parameters, norms and the loss stay in float32, which float16
+    needs a scaled loss for."""
+
+    ema_decay: Decay = 0.0
+    """Share that the average of the weights keeps of itself at each step; the average is what is
+    validated. 0: the weights themselves are."""
+
+    max_skipped: Count = 20
+    """Steps in a row that may be skipped because the loss or a gradient was not finite."""
+
     seed: Annotated[int, Field(ge=0)] = 0
     """Draws the first weights, the order of the images and how they are augmented."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "TrainConfig":
+        if self.batch_size % self.accumulate:
+            raise ValueError(
+                f"accumulate: {self.accumulate} does not divide batch_size {self.batch_size}"
+            )
+        return self
+
+
+@settings
+class SaveConfig:
+    """Which states of a run are saved, and which of those are kept."""
+
+    best: Literal["dice", "iou", "accuracy", "mean_class_accuracy", "boundary_f", "val_loss"] = (
+        "dice"
+    )
+    """Which validation score says what the best epoch is: the lowest val_loss, or the highest of
+    any other."""
+
+    every_epochs: Count = 1
+    """Save the state after every so many epochs; also after the last, and after each that is the
+    best so far."""
+
+    every_steps: Annotated[int, Field(ge=0)] = 0
+    """Save it within an epoch too, after every so many steps of the run. 0: never."""
+
+    keep: Count = 2
+    """How many of the latest states are kept, beside the best one. If the last is found damaged,
+    the one before it is used: with 1 there may be none."""
+
+    @property
+    def lowest(self) -> bool:
+        """Whether the lowest value of `best` is the best."""
+        return self.best == "val_loss"
 
 
 @settings
@@ -514,6 +575,7 @@ class Config:
     loss: LossConfig = LossConfig()
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
+    save: SaveConfig = SaveConfig()
 
     @model_validator(mode="after")
     def _check(self) -> "Config":
@@ -522,6 +584,12 @@ class Config:
             raise ValueError(
                 f"size: {self.data.size} is too small; {len(self.model.channels)} stages need at "
                 f"least {shortest} pixels a side"
+            )
+        overlaps = self.loss.dice or self.loss.tversky
+        if self.train.accumulate > 1 and overlaps and self.loss.reduction == "batch":
+            raise ValueError(
+                f"accumulate: {self.train.accumulate} needs reduction image: the overlap of a "
+                "whole batch is not known while its parts are computed"
             )
         return self
 
@@ -573,13 +641,14 @@ def dump(config: Config) -> str:
 
 
 def differences(before: Config, now: Config) -> list[str]:
-    """The settings that differ, but for where the data lies: `epochs: 10 -> 20`."""
-    places = ("data_dir", "description", "prepared_dir", "cache")
+    """The settings that differ and change what is trained or best: `epochs: 10 -> 20`."""
+    harmless = ("data_dir", "description", "prepared_dir", "cache")
+    harmless += ("every_epochs", "every_steps", "keep")
     return [
         f"{name}: {old} -> {getattr(new_group, name)}"
         for old_group, new_group in zip(vars(before).values(), vars(now).values(), strict=True)
         for name, old in vars(old_group).items()
-        if name not in places and old != getattr(new_group, name)
+        if name not in harmless and old != getattr(new_group, name)
     ]
 
 

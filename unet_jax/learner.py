@@ -12,51 +12,68 @@ from unet_jax.batch import Batch
 from unet_jax.cache import Fetch
 from unet_jax.checkpoint import Checkpoints
 from unet_jax.config import Config
-from unet_jax.models import build_model
-from unet_jax.optim import build_optimizer
-from unet_jax.step import eval_step, init_state, train_step
+from unet_jax.parallel import Jit, Parallel
+from unet_jax.recipe import build_recipe
+from unet_jax.schedule import Plateau
 
 
 class JaxLearner:
-    """Trains the Flax network, one jitted step at a time; see `unet_jax.loop.Learner`."""
+    """Trains the Flax network; see `unet_jax.loop.Learner`."""
 
     framework = "jax"
 
     def __init__(
-        self, config: Config, *, num_classes: int, classes: int, total_steps: int, folder: Path
+        self,
+        config: Config,
+        *,
+        num_classes: int,
+        classes: int,
+        class_weights: tuple[float, ...] | None,
+        steps_per_epoch: int,
+        folder: Path,
+        parallel: Parallel | None = None,
+        remat: bool = False,
     ) -> None:
         """Args:
         config: The run's.
         num_classes: Channels of the logits.
         classes: Classes in the masks.
-        total_steps: Steps of the whole run.
+        class_weights: Of the loss; None: all the same.
+        steps_per_epoch: Training steps.
         folder: Where checkpoints go.
+        parallel: Which devices; by default one.
+        remat: Whether blocks are computed anew in the backward pass, which saves memory.
         """
-        mean_std = (config.data.mean, config.data.std)
-        model = build_model(config.model, num_classes)
-        optimizer = build_optimizer(config.optim, total_steps)
+        self.parallel = parallel or Jit()
+        recipe = build_recipe(
+            config,
+            num_classes=num_classes,
+            classes=classes,
+            class_weights=class_weights,
+            steps_per_epoch=steps_per_epoch,
+            axis_name=self.parallel.axis_name,
+            remat=remat,
+        )
+        self._loss = recipe.loss
+        self._train = self.parallel.train(recipe.train)
+        self._eval = self.parallel.evaluate(recipe.evaluate)
         # It runs once: optimising its code takes ten times as long as running it as it is.
         init = jax.jit(
-            partial(init_state, model, optimizer, (*config.data.size, 3)),
+            partial(recipe.init, size=config.data.size),
             compiler_options={"xla_backend_optimization_level": 0},
         )
-        self.state = init(jax.random.key(config.train.seed))
+        self.state = self.parallel.replicate(init(jax.random.key(config.train.seed)))
+        waits = config.optim.schedule == "plateau"
+        self._plateau = jax.jit(partial(Plateau.update, config=config.optim)) if waits else None
         self.checkpoints = Checkpoints(folder, metric="dice")
-        self._train = jax.jit(
-            partial(
-                train_step,
-                model=model,
-                optimizer=optimizer,
-                mean_std=mean_std,
-                fill=config.augment.fill(classes),
-            ),
-            donate_argnums=0,
-        )
-        self._eval = jax.jit(partial(eval_step, model=model, mean_std=mean_std, classes=classes))
 
     @property
     def step(self) -> int:
         return int(self.state.step)
+
+    @property
+    def skipped(self) -> int:
+        return int(self.state.skipped)
 
     @property
     def parameters(self) -> int:
@@ -65,7 +82,8 @@ class JaxLearner:
     @property
     def device(self) -> str:
         device = jax.devices()[0]
-        return f"{device.platform}: {device.device_kind}"
+        count = f"{self.parallel.devices} × " if self.parallel.devices > 1 else ""
+        return f"{count}{device.platform}: {device.device_kind}"
 
     @property
     def free_memory(self) -> int | None:
@@ -73,16 +91,22 @@ class JaxLearner:
         return stats and stats["bytes_limit"] - stats["bytes_in_use"]
 
     def hold(self, image: np.ndarray, mask: np.ndarray) -> Fetch:
-        held = jax.device_put((image, mask))
-        take = jax.jit(lambda held, index: jax.tree.map(lambda array: array[index], held))
-        return partial(take, held)
+        return partial(self.parallel.take, self.parallel.replicate((image, mask)))
 
     def train_step(self, batch: Batch) -> Mapping[str, Any]:
-        self.state, metrics = self._train(self.state, batch)
+        self.state, metrics = self._train(self.state, self.parallel.divide(batch))
         return metrics
 
     def eval_step(self, batch: Batch) -> tuple[Mapping[str, Any], Any]:
-        return self._eval(self.state, batch)
+        return self._eval(self.state, self.parallel.divide(batch))
+
+    def total(self, sums: Any) -> float:
+        return float(self._loss.total(sums))
+
+    def validated(self, metrics: Mapping[str, float]) -> None:
+        if self._plateau is not None:
+            plateau = self._plateau(self.state.plateau, metrics["dice"])
+            self.state = self.state.replace(plateau=plateau)
 
     def save(self, position: Mapping[str, Any], metrics: Mapping[str, float] | None) -> None:
         self.checkpoints.save(self.state, position, metrics)
@@ -93,6 +117,9 @@ class JaxLearner:
             return None
         self.state, position = restored
         return position
+
+    def out_of_memory(self, error: Exception) -> bool:
+        return isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
 
     def close(self) -> None:
         self.checkpoints.close()

@@ -1,25 +1,29 @@
 """The training loop, for either framework: feeds batches, validates, logs, saves."""
 
-import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from types import FrameType
 from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from unet_jax.bar import Bar
 from unet_jax.batch import Batch
 from unet_jax.cache import Fetch
-from unet_jax.metrics import scores
+from unet_jax.config import SaveConfig
+from unet_jax.interrupt import Interrupt
+from unet_jax.metrics import boundary_scores, scores
 from unet_jax.pipeline import Pipeline
 from unet_jax.run import Run
 from unet_jax.visualize import prediction_panel
 
 PICTURES = 6
+
+
+class TrainingError(Exception):
+    """Training cannot go on; the message says why, and what to do."""
 
 
 class Learner(Protocol):
@@ -29,6 +33,11 @@ class Learner(Protocol):
 
     @property
     def step(self) -> int: ...
+
+    @property
+    def skipped(self) -> int:
+        """Steps that changed nothing, since a loss or a gradient was not finite."""
+        ...
 
     @property
     def parameters(self) -> int: ...
@@ -46,15 +55,23 @@ class Learner(Protocol):
         ...
 
     def train_step(self, batch: Batch) -> Mapping[str, Any]:
-        """Takes a step; gives `loss` and `pixels` (sums) and `grad_norm`."""
+        """Takes a step; gives `loss`, `grad_norm`, `learning_rate`, `skipped_in_row`."""
         ...
 
     def eval_step(self, batch: Batch) -> tuple[Mapping[str, Any], Any]:
-        """Gives `loss`, `pixels` and `confusion` [C, C] (sums), and class ids [B, H, W]."""
+        """Gives `sums` by name and `confusion` [C, C] to be added up, and class ids [B, H, W]."""
+        ...
+
+    def total(self, sums: Mapping[str, np.ndarray]) -> float:
+        """The loss of added-up sums."""
+        ...
+
+    def validated(self, metrics: Mapping[str, float]) -> None:
+        """Lets a schedule that waits for a plateau see an epoch's metrics."""
         ...
 
     def save(self, position: Mapping[str, Any], metrics: Mapping[str, float] | None) -> None:
-        """Saves the state with `position`; as the best one too if its `dice` is the highest.
+        """Saves the state with `position`; as the best one too if its metric is.
 
         `metrics` is None for a state that has not been validated.
         """
@@ -62,6 +79,10 @@ class Learner(Protocol):
 
     def restore(self) -> dict[str, Any] | None:
         """Goes back to the last saved state, and gives its position; None if there is none."""
+        ...
+
+    def out_of_memory(self, error: Exception) -> bool:
+        """Whether that is what the error says."""
         ...
 
     def close(self) -> None:
@@ -76,56 +97,55 @@ class Position:
     Attributes:
       epoch: From 0.
       batch: The epoch's next batch, from 0.
-      loss, pixels: Sums over the epoch's batches so far.
+      loss: Sum of the losses of the epoch's steps that were taken.
+      taken: Their number.
       seconds: Spent training and validating, in all.
     """
 
     epoch: int = 0
     batch: int = 0
     loss: float = 0.0
-    pixels: float = 0.0
+    taken: int = 0
     seconds: float = 0.0
-
-
-class Interrupt:
-    """Turns the first Ctrl-C into a request to stop; a second one stops at once."""
-
-    def __init__(self, say: Callable[[str], object]) -> None:
-        self._say = say
-
-    def __enter__(self) -> "Interrupt":
-        self.requested = False
-        self._previous = signal.signal(signal.SIGINT, self._note)
-        return self
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.requested = True
-        self._say("Stopping after this step; Ctrl-C again stops at once, unsaved.")
-        signal.signal(signal.SIGINT, self._previous)
-
-    def __exit__(self, *exception: object) -> None:
-        signal.signal(signal.SIGINT, self._previous)
 
 
 class Trainer:
     """One run of one learner, from where it stands to its last epoch."""
 
     def __init__(
-        self, learner: Learner, pipeline: Pipeline, run: Run, epochs: int, started: float
+        self,
+        learner: Learner,
+        pipeline: Pipeline,
+        run: Run,
+        save: SaveConfig,
+        *,
+        epochs: int,
+        max_skipped: int,
+        started: float,
+        console: Console,
+        hosts: int = 1,
     ) -> None:
         """Args:
         learner: With fresh weights, or restored by `resume`.
         pipeline: Serves the batches.
         run: The folder to write to.
+        save: When the state is saved.
         epochs: How many in all.
+        max_skipped: Steps in a row that may be skipped.
         started: `time.monotonic()` when the command began, for the time to the first step.
+        console: To talk to the user.
+        hosts: How many train together.
         """
-        self.learner, self.pipeline, self.run, self.epochs = learner, pipeline, run, epochs
+        self.learner, self.pipeline, self.run, self.save = learner, pipeline, run, save
+        self.epochs, self.max_skipped = epochs, max_skipped
         self.position = Position()
+        self.confusion = np.zeros((0, 0), np.int64)
         self.started, self.earlier = started, 0.0
         self.first_step: float | None = None
         self.trained_images, self.trained_seconds, self.waited_seconds = 0, 0.0, 0.0
-        self.console = Console()
+        self.console, self.hosts = console, hosts
+        self.interrupt = Interrupt(console.print)
+        self._agreed = False
 
     def resume(self) -> None:
         """Restores the last checkpoint, and forgets what was recorded since.
@@ -148,34 +168,35 @@ class Trainer:
         return self.position.epoch >= self.epochs
 
     def fit(self) -> bool:
-        """Trains to the end, or until Ctrl-C; either way the last state is saved.
+        """Trains to the end, or until Ctrl-C or SIGTERM; either way the last state is saved.
 
         Returns:
           Whether the end was reached.
+
+        Raises:
+          TrainingError: Too many steps in a row had to be skipped.
         """
-        with Interrupt(self.console.print) as interrupt, self._progress() as bar:
-            done = self.position.epoch * self.pipeline.steps + self.position.batch
-            total = self.epochs * self.pipeline.steps
-            task = bar.add_task("", total=total, completed=done, loss="", speed="")
-            while self.position.epoch < self.epochs and not interrupt.requested:
+        steps = self.pipeline.steps
+        with self.interrupt, Bar(self.console, self.epochs, steps) as bar:
+            while not self.finished:
                 begun = time.monotonic()
-                self._train_epoch(bar, task, interrupt)
-                if interrupt.requested:
-                    self._spend(begun)
+                self._train_epoch(bar)
+                result = None if self.stopping else self._validate()
+                seconds = self.position.seconds + time.monotonic() - begun
+                self.position = replace(self.position, seconds=seconds)
+                if result is None:
+                    # After an epoch's last step, `--resume` validates, and saves it again as such.
                     self.learner.save(asdict(self.position), None)
                     break
-                result = self._validate()
-                self._spend(begun)
                 self._finish_epoch(result)
         return self.finished
 
-    def _train_epoch(self, bar: Progress, task: Any, interrupt: Interrupt) -> None:
+    def _train_epoch(self, bar: Bar) -> None:
         """Trains from `position` to the end of its epoch, or until interrupted."""
-        bar.update(task, description=f"epoch {self.position.epoch + 1}/{self.epochs}")
         begun, images, waited = time.monotonic(), 0, self.waited_seconds
         late: Mapping[str, Any] | None = None  # Read one step late: the device never waits.
         for batch in self._timed(self.pipeline.train(self.position.epoch, self.position.batch)):
-            metrics = self.learner.train_step(batch)
+            metrics = self.learner.train_step(self._asked(batch))
             if late is not None:
                 self._count(late)
             late = metrics
@@ -187,15 +208,41 @@ class Trainer:
             else:
                 images += len(batch.valid)
             self.position = replace(self.position, batch=self.position.batch + 1)
-            speed = images / max(time.monotonic() - begun, 1e-9)
-            loss = self.position.loss / max(self.position.pixels, 1)
-            bar.update(task, advance=1, loss=f"loss {loss:.4f}", speed=f"{speed:.1f} images/s")
-            if interrupt.requested:
+            spent = max(time.monotonic() - begun, 1e-9)
+            bar.show(
+                self.position.epoch,
+                self.position.batch,
+                loss=self.position.loss / max(self.position.taken, 1),
+                speed=images / spent,
+                wait=(self.waited_seconds - waited) / spent,
+                free=self.learner.free_memory,
+            )
+            if self.stopping:
                 break
+            if self._due():
+                self._count(late)
+                late = None
+                self.learner.save(asdict(self.position), None)
         if late is not None:
             self._count(late)
         self.trained_images += images
         self.trained_seconds += time.monotonic() - begun
+
+    @property
+    def stopping(self) -> bool:
+        """Whether to stop here. Several hosts have to stop after the same step: when it says so."""
+        return self.interrupt.requested if self.hosts == 1 else self._agreed
+
+    def _asked(self, batch: Batch) -> Batch:
+        """The batch, which tells other hosts whether this one was asked to stop."""
+        if self.hosts == 1:
+            return batch
+        return batch._replace(stop=np.full(batch.valid.shape, self.interrupt.requested))
+
+    def _due(self) -> bool:
+        """Whether the state is to be saved in the middle of an epoch, here."""
+        every, batch = self.save.every_steps, self.position.batch
+        return every > 0 and batch % every == 0 and batch < self.pipeline.steps
 
     def _timed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """Passes batches on, and adds up how long they were waited for."""
@@ -208,30 +255,46 @@ class Trainer:
             yield batch
 
     def _count(self, metrics: Mapping[str, Any]) -> None:
-        loss, pixels = float(metrics["loss"]), float(metrics["pixels"])
-        position = self.position
-        self.position = replace(
-            position, loss=position.loss + loss, pixels=position.pixels + pixels
-        )
-        values = {"loss": loss / max(pixels, 1), "grad_norm": float(metrics["grad_norm"])}
-        step = position.epoch * self.pipeline.steps + position.batch
-        self.run.step(step, values)
+        """Logs a step's metrics."""
+        values = {name: float(value) for name, value in metrics.items()}
+        in_row = int(values.pop("skipped_in_row"))
+        self._agreed |= bool(values.pop("stop", False))
+        epoch, batch = self.position.epoch, self.position.batch
+        self.run.step(epoch * self.pipeline.steps + batch, values)
+        if in_row == 0:
+            loss, taken = self.position.loss + values["loss"], self.position.taken + 1
+            self.position = replace(self.position, loss=loss, taken=taken)
+        elif in_row >= self.max_skipped:
+            names, path = self.run.inspect(self.pipeline, epoch, batch - 1)
+            raise TrainingError(
+                f"loss {values['loss']} in epoch {epoch + 1}, and {in_row} steps in a row that "
+                f"were not finite; the last batch, {', '.join(names)}, is saved in {path}. A lower "
+                "--learning-rate or another --precision may help"
+            )
 
-    def _validate(self) -> dict[str, Any]:
-        """Scores over the whole validation set, from counts."""
-        loss = pixels = 0.0
+    def _validate(self) -> dict[str, Any] | None:
+        """Scores over the whole validation set, from counts; None if interrupted."""
+        sums: dict[str, Any] = {}
         classes = len(self.pipeline.classes)
-        confusion = np.zeros((classes, classes), np.int64)
+        confusion, boundary = (
+            np.zeros((classes, classes), np.int64),
+            np.zeros((classes, 4), np.int64),
+        )
         for batch in self.pipeline.validation():
-            metrics, _ = self.learner.eval_step(batch)
-            loss += float(metrics["loss"])
-            pixels += float(metrics["pixels"])
-            confusion += np.asarray(metrics["confusion"])
-        return {"val_loss": loss / max(pixels, 1), **scores(confusion, self.pipeline.classes)}
-
-    def _spend(self, begun: float) -> None:
-        seconds = self.position.seconds + time.monotonic() - begun
-        self.position = replace(self.position, seconds=seconds)
+            counts, _ = self.learner.eval_step(self._asked(batch))
+            self._agreed |= bool(counts.get("stop", False))
+            if self.stopping:
+                return None
+            for name, value in counts["sums"].items():
+                sums[name] = sums.get(name, 0) + np.asarray(value, np.float64)
+            confusion += np.asarray(counts["confusion"])
+            boundary += np.asarray(counts["boundary"])
+        self.confusion = confusion
+        return {
+            "val_loss": self.learner.total(sums),
+            **scores(confusion, self.pipeline.classes),
+            **boundary_scores(boundary, self.pipeline.classes),
+        }
 
     def _finish_epoch(self, result: Mapping[str, Any]) -> None:
         """Moves on to the next epoch; saves, records and prints what this one reached."""
@@ -240,13 +303,17 @@ class Trainer:
         record = {
             "epoch": done.epoch + 1,
             "step": self.learner.step,
-            "train_loss": done.loss / max(done.pixels, 1),
+            "train_loss": done.loss / max(done.taken, 1),
             **result,
+            "skipped": self.learner.skipped,
             "seconds": round(done.seconds, 2),
         }
         self.run.epoch(record, self._panel(record))
-        metrics = {name: result[name] for name in ("dice", "iou", "accuracy", "val_loss")}
-        self.learner.save(asdict(self.position), metrics)
+        self.run.confusion(self.confusion, self.pipeline.classes)
+        metrics = {name: value for name, value in result.items() if isinstance(value, float)}
+        self.learner.validated(metrics)
+        if self.finished or self.position.epoch % self.save.every_epochs == 0:
+            self.learner.save(asdict(self.position), metrics)
         self.console.print(
             f"epoch {record['epoch']:>3}/{self.epochs}  loss {record['train_loss']:.4f}  "
             f"val loss {result['val_loss']:.4f}  Dice {result['dice']:.4f}  "
@@ -259,7 +326,7 @@ class Trainer:
     def _panel(self, record: Mapping[str, Any]) -> Image.Image:
         rows = []
         for batch in self.pipeline.pictures(PICTURES):
-            _, predicted = self.learner.eval_step(batch)
+            _, predicted = self.learner.eval_step(self._asked(batch))
             arrays = (batch.image, batch.mask, np.asarray(predicted))
             rows.append([array[batch.valid] for array in arrays])
         images, truth, predicted = (np.concatenate(column) for column in zip(*rows, strict=True))
@@ -273,7 +340,8 @@ class Trainer:
         )
 
     def facts(self) -> dict[str, Any]:
-        """What `summary.json` says beside the best epoch."""
+        """What `summary.json` says beside the best epoch; speed, waiting and the time to the first
+        step are this process's, which may have resumed another's run."""
         speed = self.trained_images / self.trained_seconds if self.trained_images else None
         return {
             "framework": self.learner.framework,
@@ -284,16 +352,5 @@ class Trainer:
             "images_per_second": speed and round(speed, 2),
             "data_wait": speed and round(self.waited_seconds / self.trained_seconds, 4),
             "seconds_to_first_step": self.first_step and round(self.first_step, 2),
+            "skipped_steps": self.learner.skipped,
         }
-
-    def _progress(self) -> Progress:
-        return Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[loss]}"),
-            TextColumn("{task.fields[speed]}"),
-            TimeRemainingColumn(),
-            TextColumn("left"),
-            console=self.console,
-            transient=True,
-        )

@@ -5,7 +5,6 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from unet_jax.batch import IGNORED
 from unet_jax.config import LossConfig
@@ -250,18 +249,3 @@ def _log_probabilities(logits: jax.Array) -> jax.Array:
 def _of_target(values: jax.Array, target: jax.Array) -> jax.Array:
     """Picks each pixel's class from [B, H, W, C]; NaN, not 0, if there is no such class."""
     return jnp.take_along_axis(values, target[..., None], axis=-1, mode="fill")[..., 0]
-
-
-def pixel_loss(logits: jax.Array, mask: jax.Array) -> jax.Array:
-    """Binary cross-entropy for one logit a pixel, cross-entropy for several.
-
-    Args:
-      logits: float [B, H, W, K].
-      mask: integer [B, H, W]; 0 or 1 if K is 1, else below K.
-
-    Returns:
-      The loss of each pixel, [B, H, W], in nats.
-    """
-    if logits.shape[-1] == 1:
-        return optax.sigmoid_binary_cross_entropy(logits[..., 0], mask.astype(logits.dtype))
-    return optax.softmax_cross_entropy_with_integer_labels(logits, mask.astype("int32"))

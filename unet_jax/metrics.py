@@ -88,11 +88,13 @@ def _count_near(boundary: jax.Array, other: jax.Array, classes: int, tolerance: 
     around = jnp.pad(other, ((0, 0), *[(tolerance, tolerance)] * 2), constant_values=IGNORED)
 
     def look(near: jax.Array, offset: jax.Array) -> tuple[jax.Array, None]:
-        return near | (lax.dynamic_slice(around, (0, *offset), boundary.shape) == boundary), None
+        return near | (
+            lax.dynamic_slice(around, (np.int32(0), *offset), boundary.shape) == boundary
+        ), None
 
     rows, columns = np.ogrid[-tolerance : tolerance + 1, -tolerance : tolerance + 1]
     disc = np.argwhere(rows**2 + columns**2 <= tolerance**2).astype(np.int32)
-    near, _ = lax.scan(look, jnp.zeros(boundary.shape, bool), disc, unroll=8)
+    near, _ = lax.scan(look, jnp.zeros(boundary.shape, bool), jnp.asarray(disc), unroll=8)
     cell = 2 * boundary.astype(jnp.int32) + near
     alone, close = jnp.bincount(cell.ravel(), length=2 * IGNORED + 2).reshape(-1, 2)[:classes].T
     return jnp.stack([alone + close, close], axis=1).astype(jnp.int32)

@@ -1,6 +1,5 @@
 """Optimisers with the arithmetic of PyTorch's; the learning rate is `unet_jax.schedule`'s."""
 
-from functools import partial
 from typing import Any
 
 import jax
@@ -8,12 +7,9 @@ import jax.numpy as jnp
 import optax
 
 from unet_jax.config import OptimConfig
-from unet_jax.schedule import learning_rate
 
 
-def build_optimizer(
-    config: OptimConfig, total_steps: int | None = None
-) -> optax.GradientTransformation:
+def build_optimizer(config: OptimConfig) -> optax.GradientTransformation:
     """From gradients to directions: parameters change by minus the learning rate times these.
 
     The learning rate stays outside. So it is not in the momentum, as it is not in PyTorch's, and a
@@ -21,7 +17,6 @@ def build_optimizer(
 
     Args:
       config: Its settings. Gradients are clipped to `clip_norm` first.
-      total_steps: For callers that leave the learning rate to the optimiser: steps of the run.
 
     References:
       Kingma and Ba, 2015 (Adam). https://arxiv.org/abs/1412.6980
@@ -44,9 +39,6 @@ def build_optimizer(
         case "rmsprop":
             rms = optax.scale_by_rms(config.rmsprop_alpha, config.eps, eps_in_sqrt=False)
             parts = (decay, rms, momentum)
-    if total_steps is not None:
-        rate = partial(learning_rate, config=config, total_steps=total_steps, steps_per_epoch=1)
-        parts = (*parts, optax.scale_by_learning_rate(rate))
     return optax.chain(clip_grad_norm(config.clip_norm), *parts)
 
 

@@ -124,6 +124,15 @@ class Pipeline:
         """Size of the whole set in memory."""
         return 4 * math.prod(self.stored) * len(self.names)
 
+    def train_masks(self) -> Iterator[np.ndarray]:
+        """The training samples' class ids, uint8 [H, W] of the stored size."""
+        return (self._read(index)["mask"] for index in self.split.train)
+
+    def samples(self, epoch: int, batch: int) -> list[str]:
+        """The names of the samples in a training batch."""
+        first = batch * self.batch_size
+        return [self.names[i] for i in self._order(epoch)[first : first + self.batch_size]]
+
     def hold(self) -> Held:
         """Reads the whole set into memory, and serves it from there."""
         held = Held(self._read, len(self.names), self.stored)
@@ -137,11 +146,14 @@ class Pipeline:
 
     def train(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The epoch's batches from number `start` on; only (seed, epoch) decide what is in them."""
+        data = self._order(epoch).map(partial(self._augmented, epoch)).batch(self.batch_size)
+        return self._batches(data[start : self.steps])
+
+    def _order(self, epoch: int) -> grain.MapDataset:
+        """Which samples an epoch trains on, one after another."""
         seed = int(np.random.SeedSequence([self.seed, epoch]).generate_state(1)[0])
         passes = math.ceil(self.steps * self.batch_size / len(self.split.train))
-        data = grain.MapDataset.source(self.split.train).seed(seed).shuffle().repeat(passes)
-        data = data.map(partial(self._augmented, epoch)).batch(self.batch_size)
-        return self._batches(data[start : self.steps])
+        return grain.MapDataset.source(self.split.train).seed(seed).shuffle().repeat(passes)
 
     def validation(self) -> Iterator[Batch]:
         """Every validation sample once, in order; the last batch is padded, and says so."""

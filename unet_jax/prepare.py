@@ -10,7 +10,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from unet_jax.cli import INTERRUPTED, PrepareOptions, fail, training_flags
+from unet_jax.cli import INTERRUPTED, PrepareOptions, mistakes, training_flags
 from unet_jax.config import DataConfig
 from unet_jax.datasets import DataError, PairBuilder, open_dataset
 from unet_jax.datasets.download import download
@@ -31,9 +31,8 @@ def prepare(options: PrepareOptions, config: DataConfig) -> int:
     """
     logging.getLogger("absl").setLevel(logging.ERROR)
     try:
-        _prepare(options, config)
-    except (ValueError, OSError) as error:
-        fail(str(error))
+        with mistakes():
+            _prepare(options, config)
     except KeyboardInterrupt:
         return INTERRUPTED
     return 0

@@ -1,9 +1,11 @@
 """A run's folder: its settings, split, metrics, curves, pictures and summary."""
 
+import contextlib
 import json
 import platform
 import time
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -64,7 +66,11 @@ class Run:
             lines = self._metrics.read_text().splitlines(keepends=True)
             # A process killed while writing leaves half a line; its epoch will come again.
             self.records = [json.loads(line) for line in lines if line.endswith("\n")]
-        self._events = Events(workdir / "events")
+        self._resumed = resume
+
+    @cached_property
+    def _events(self) -> Events:
+        return Events(self.workdir / "events")  # Made when there is something to write.
 
     def rewind(self, epoch: int) -> None:
         """Forgets the records of `epoch` (from 0) and later ones: they will come again."""
@@ -110,6 +116,14 @@ class Run:
         if self.best() is self.records[-1]:
             visualize.plot_confusion(counts, classes, self.workdir / "confusion.png")
 
+    def inspect(self, pipeline: Pipeline, epoch: int, batch: int) -> tuple[list[str], Path]:
+        """Saves a training batch to be looked at: the names of its samples, and its file."""
+        arrays = next(pipeline.train(epoch, batch))._asdict()
+        path = self.workdir / f"not_finite_epoch_{epoch + 1}_batch_{batch + 1}.npz"
+        given = {name: np.asarray(x) for name, x in arrays.items() if x is not None}
+        np.savez(path, allow_pickle=False, **given)
+        return pipeline.samples(epoch, batch), path
+
     def best(self) -> dict[str, Any]:
         """The record with the highest validation Dice; the last of equals, as Orbax keeps."""
         return max(reversed(self.records), key=lambda record: record["dice"])
@@ -130,7 +144,15 @@ class Run:
         return summary
 
     def close(self) -> None:
-        self._events.close()
+        """Closes the events. If there are none, nothing was trained: a new run's folder goes."""
+        if "_events" in vars(self):
+            self._events.close()
+        elif not self._resumed:
+            for name in ("config.yaml", "split.json"):
+                (self.workdir / name).unlink(missing_ok=True)
+            for folder in (self.checkpoints, self.workdir):
+                with contextlib.suppress(OSError):  # It was never made, or holds something else.
+                    folder.rmdir()
 
 
 def _write(path: Path, text: str) -> None:

@@ -1,6 +1,7 @@
 """From a command line to a finished run, for either framework."""
 
 import logging
+import signal
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -10,11 +11,13 @@ from typing import Any, Protocol
 
 from rich.console import Console
 
+from unet_jax.balance import class_weights
 from unet_jax.cache import Place, choose_place
-from unet_jax.cli import INTERRUPTED, RunOptions, fail
+from unet_jax.cli import INTERRUPTED, RunOptions, fail, mistakes
 from unet_jax.config import Config
 from unet_jax.datasets import DataError, class_ids, open_dataset
-from unet_jax.loop import Learner, Trainer
+from unet_jax.loop import Learner, Trainer, TrainingError
+from unet_jax.onlooker import Onlooker
 from unet_jax.pipeline import Pipeline, num_logits
 from unet_jax.run import Run
 
@@ -23,7 +26,14 @@ PLACES = {"device": "device memory", "host": "host memory", "none": "files"}
 
 class MakeLearner(Protocol):
     def __call__(
-        self, config: Config, *, num_classes: int, classes: int, total_steps: int, folder: Path
+        self,
+        config: Config,
+        *,
+        num_classes: int,
+        classes: int,
+        class_weights: tuple[float, ...] | None,
+        steps_per_epoch: int,
+        folder: Path,
     ) -> Learner: ...
 
 
@@ -34,6 +44,8 @@ def train(
     make_learner: MakeLearner,
     describe: Callable[[Config, int], Any],
     started: float,
+    host: int = 0,
+    hosts: int = 1,
 ) -> int:
     """Prepares the data, trains, and says what came of it.
 
@@ -43,43 +55,62 @@ def train(
       make_learner: Builds the framework's learner.
       describe: Returns something to print about the network of (config, channels of logits).
       started: `time.monotonic()` when the command began.
+      host: Which of the hosts that train together this one is; the first speaks and writes.
+      hosts: How many there are.
 
     Returns:
-      The exit status: 0 when the run is finished, 130 when Ctrl-C ended it.
+      The exit status: 0 when the run is finished, or SIGTERM ended it; 130 when Ctrl-C did.
     """
     logging.getLogger("absl").setLevel(logging.ERROR)
-    console = Console()
+    console = Console(quiet=host > 0)
     say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
     workdir = options.workdir or Path("runs", f"{options.preset}-{time.strftime('%Y%m%d-%H%M%S')}")
     with ExitStack() as open_things:
         try:
             if options.dry_run:
-                console.print(describe(config, num_logits(class_ids(config.data))))
+                with mistakes():
+                    logits = num_logits(class_ids(config.data))
+                console.print(describe(config, logits))
                 return 0
-            builder = open_dataset(config.data)
-            pipeline = Pipeline(
-                builder, config.data, config.augment, config.train.batch_size, config.train.seed
-            )
-            run = Run(workdir.expanduser(), config, resume=options.resume)
-            open_things.callback(run.close)
-            run.split(pipeline)
+            with mistakes():
+                builder = open_dataset(config.data)
+                pipeline = Pipeline(
+                    builder, config.data, config.augment, config.train.batch_size, config.train.seed
+                )
+                workdir = workdir.expanduser()
+                run = (
+                    Run(workdir, config, resume=options.resume) if host == 0 else Onlooker(workdir)
+                )
+                open_things.callback(run.close)
+                run.split(pipeline)
+                weights = class_weights(config.loss, len(pipeline.classes), pipeline.train_masks())
             learner = make_learner(
                 config,
                 num_classes=num_logits(pipeline.classes),
                 classes=len(pipeline.classes),
-                total_steps=config.train.epochs * pipeline.steps,
+                class_weights=weights,
+                steps_per_epoch=pipeline.steps,
                 folder=run.checkpoints,
             )
             open_things.callback(learner.close)
-            trainer = Trainer(learner, pipeline, run, config.train.epochs, started)
+            trainer = Trainer(
+                learner,
+                pipeline,
+                run,
+                config.save,
+                epochs=config.train.epochs,
+                max_skipped=config.train.max_skipped,
+                started=started,
+                console=console,
+                hosts=hosts,
+            )
             if options.resume:
-                trainer.resume()
+                with mistakes():
+                    trainer.resume()
             if trainer.finished:
                 say(f"All {config.train.epochs} epochs are trained; nothing is left to do.")
                 return 0
             place = settle(pipeline, learner, config.data.cache)
-        except (ValueError, OSError) as error:
-            fail(str(error))
         except KeyboardInterrupt:
             return INTERRUPTED
         say(
@@ -90,11 +121,18 @@ def train(
         )
         try:
             finished = trainer.fit()
-        except DataError as error:
+        except (DataError, TrainingError) as error:
             fail(str(error))
+        except Exception as error:
+            if not learner.out_of_memory(error):
+                raise
+            fail(
+                f"the device has too little memory for batches of {config.train.batch_size}: try a "
+                "smaller --batch-size, --accumulate 2 (or more), --remat, or --precision bfloat16"
+            )
         if not finished:
             say(f"Saved after step {learner.step}. Go on with: --resume --workdir {run.workdir}")
-            return INTERRUPTED
+            return INTERRUPTED if trainer.interrupt.signal == signal.SIGINT else 0
         summary = run.summary(trainer.facts())
     best = summary["best"]
     say(

@@ -36,6 +36,13 @@ def inputs_and_targets(
     return warp(image, batch.geometry, size), mask
 
 
+def border_map(batch: Batch, size: tuple[int, int] | None = None) -> Tensor | None:
+    """The batch's border map [B, H, W] with its geometry changed; 0 outside of the picture."""
+    if batch.border is None or batch.geometry is None:
+        return batch.border
+    return warp_mask(batch.border, batch.geometry, 0, size)
+
+
 def normalise(
     image: Tensor, mean_std: Normalisation, dtype: torch.dtype, factors: Tensor | None = None
 ) -> Tensor:

@@ -27,6 +27,8 @@ class Batch(NamedTuple):
         masks stay as they are.
       colour: float32 [B, 5], factors of brightness, contrast and saturation, shift of the hue,
         exponent of gamma; None: colours stay.
+      border: uint8 [B, H, W], 255 where a pixel lies between two objects; None: the loss needs
+        none.
     """
 
     image: Tensor
@@ -34,6 +36,7 @@ class Batch(NamedTuple):
     valid: Tensor
     geometry: Tensor | None = None
     colour: Tensor | None = None
+    border: Tensor | None = None
 
 
 def to_tensors(arrays: Arrays, device: torch.device | str = "cpu") -> Batch:
@@ -44,4 +47,5 @@ def to_tensors(arrays: Arrays, device: torch.device | str = "cpu") -> Batch:
             return torch.from_numpy(np.require(array, requirements=("C", "W"))).to(device)
         return array
 
-    return Batch(*map(move, arrays))  # type: ignore[arg-type]  # Only those with a default are None.
+    fields = zip(Batch._fields, arrays)  # noqa: B905  # What follows is about many hosts.
+    return Batch(**{name: move(array) for name, array in fields})  # type: ignore[arg-type]

@@ -3,16 +3,21 @@
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from unet_torch_ref.augment import Normalisation
 from unet_torch_ref.batch import Arrays, to_tensors
+from unet_torch_ref.losses import Loss
 from unet_torch_ref.optim import build_optimizer
-from unet_torch_ref.step import eval_step, train_step
+from unet_torch_ref.schedule import build_schedule
+from unet_torch_ref.step import Scaler, eval_step, train_step
+
+Precision = Literal["float32", "bfloat16", "float16"]
 
 
 class TorchLearner:
@@ -24,38 +29,47 @@ class TorchLearner:
         self,
         model: nn.Module,
         *,
-        learning_rate: float,
-        weight_decay: float,
-        warmup: float,
+        loss: Loss,
+        optimizer: Mapping[str, Any],
+        schedule: Mapping[str, Any],
         clip_norm: float,
+        precision: Precision,
+        accumulate: int,
+        ema_decay: float,
         mean_std: Normalisation,
         fill: int,
+        size: tuple[int, int],
         classes: int,
-        total_steps: int,
         folder: Path,
     ) -> None:
         """Args:
         model: The network, with its first weights.
-        learning_rate, weight_decay, warmup, clip_norm: As in `unet_torch_ref.optim`.
+        loss: What is minimised.
+        optimizer, schedule: Arguments of `build_optimizer` and `build_schedule`.
+        clip_norm: Largest global norm of the gradient.
+        precision: What convolutions compute in, by autocast; float16 with a scaled loss.
+        accumulate: Micro-batches a step.
+        ema_decay: Share that the average of the parameters keeps of itself; 0: no average.
         mean_std: Per-channel mean and standard deviation of images in 0..1.
         fill: What masks hold outside of the picture, when a sample is moved.
+        size: H and W that the network is given.
         classes: Classes in the masks.
-        total_steps: Steps of the whole run.
         folder: Where checkpoints go: `last.pt` and `best.pt`.
         """
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model = model.to(self._device).to(memory_format=torch.channels_last)  # type: ignore
-        self.optimizer, self.schedule = build_optimizer(
-            self.model.parameters(),
-            learning_rate=learning_rate,
-            weight_decay=weight_decay,
-            warmup=warmup,
-            total_steps=total_steps,
-        )
-        self.mean_std, self.fill, self.classes = mean_std, fill, classes
-        self.clip_norm = clip_norm
+        self.loss = loss
+        self.optimizer = build_optimizer(self.model, **optimizer)
+        self.schedule = build_schedule(self.optimizer, **schedule)
+        self.clip_norm, self.accumulate = clip_norm, accumulate
+        self.dtype = None if precision == "float32" else getattr(torch, precision)
+        self.scaler = Scaler(self._device.type) if precision == "float16" else None
+        average = get_ema_multi_avg_fn(ema_decay)
+        self.ema = AveragedModel(self.model, multi_avg_fn=average) if ema_decay else None
+        self.mean_std, self.fill, self.size, self.classes = mean_std, fill, size, classes
         self.folder = folder
-        self.step, self.best = 0, float("-inf")
+        self.step, self.skipped, self.skipped_in_row = 0, 0, 0
+        self.best = float("-inf")
 
     @property
     def parameters(self) -> int:
@@ -85,23 +99,49 @@ class TorchLearner:
         metrics = train_step(
             self.model,
             self.optimizer,
-            self.schedule,
+            self.schedule.steps.step,
             to_tensors(batch, self._device),
+            loss=self.loss,
             mean_std=self.mean_std,
             fill=self.fill,
             clip_norm=self.clip_norm,
+            size=self.size,
+            accumulate=self.accumulate,
+            dtype=self.dtype,
+            scaler=self.scaler,
+            ema=self.ema,
         )
         self.step += 1
-        return metrics
+        finite = metrics.pop("finite")
+        self.skipped += not finite
+        self.skipped_in_row = 0 if finite else self.skipped_in_row + 1
+        return metrics | {"skipped_in_row": self.skipped_in_row}
 
     def eval_step(self, batch: Arrays) -> tuple[Mapping[str, Any], Any]:
-        metrics, predicted = eval_step(
-            self.model,
+        if self.ema is not None:  # It averages parameters; statistics are the model's own.
+            for average, buffer in zip(
+                self.ema.module.buffers(), self.model.buffers(), strict=True
+            ):
+                average.copy_(buffer)
+        counts, predicted = eval_step(
+            self.model if self.ema is None else self.ema.module,
             to_tensors(batch, self._device),
+            loss=self.loss,
             mean_std=self.mean_std,
             classes=self.classes,
+            size=self.size,
+            dtype=self.dtype,
         )
-        return {name: value.cpu() for name, value in metrics.items()}, predicted.cpu()
+        sums = {name: value.cpu() for name, value in counts.pop("sums").items()}
+        counts = {name: count.cpu() for name, count in counts.items()}
+        return {"sums": sums, **counts}, predicted.cpu()
+
+    def total(self, sums: Mapping[str, np.ndarray]) -> float:
+        return float(self.loss.total({name: torch.as_tensor(x) for name, x in sums.items()}))
+
+    def validated(self, metrics: Mapping[str, float]) -> None:
+        if self.schedule.plateau is not None:
+            self.schedule.plateau.step(metrics["dice"])
 
     def save(self, position: Mapping[str, Any], metrics: Mapping[str, float] | None) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -115,24 +155,33 @@ class TorchLearner:
         if not path.exists():
             return None
         saved = torch.load(path, map_location=self._device, weights_only=True)
-        self.model.load_state_dict(saved["model"])
-        self.optimizer.load_state_dict(saved["optimizer"])
-        self.schedule.load_state_dict(saved["schedule"])
-        self.step, self.best = saved["step"], saved["best"]
+        for name, part in self._parts().items():
+            part.load_state_dict(saved[name])
+        for name in ("step", "skipped", "skipped_in_row", "best"):
+            setattr(self, name, saved[name])
         return saved["position"]
+
+    def out_of_memory(self, error: Exception) -> bool:
+        return isinstance(error, torch.OutOfMemoryError)
 
     def close(self) -> None:
         """Nothing is under way between calls."""
 
+    def _parts(self) -> dict[str, Any]:
+        """All that has a state of its own."""
+        parts = {
+            "model": self.model,
+            "optimizer": self.optimizer,
+            "schedule": self.schedule.steps,
+            "plateau": self.schedule.plateau,
+            "scaler": self.scaler,
+            "ema": self.ema,
+        }
+        return {name: part for name, part in parts.items() if part is not None}
+
     def _write(self, name: str, position: Mapping[str, Any]) -> None:
         draft = self.folder / f"{name}.part"
-        state = {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
-            "step": self.step,
-            "best": self.best,
-            "position": dict(position),
-        }
-        torch.save(state, draft)
+        state = {name: part.state_dict() for name, part in self._parts().items()}
+        state |= {n: getattr(self, n) for n in ("step", "skipped", "skipped_in_row", "best")}
+        torch.save(state | {"position": dict(position)}, draft)
         os.replace(draft, self.folder / name)

@@ -236,19 +236,3 @@ class Loss:
 
 def _counted(mask: Tensor, valid: Tensor) -> Tensor:
     return valid[:, None, None] & (mask != IGNORED)
-
-
-def pixel_loss(logits: Tensor, mask: Tensor) -> Tensor:
-    """Binary cross-entropy for one logit a pixel, cross-entropy for several.
-
-    Args:
-      logits: float [B, K, H, W].
-      mask: integer [B, H, W]; 0 or 1 if K is 1, else below K.
-
-    Returns:
-      The loss of each pixel, [B, H, W], in nats.
-    """
-    if logits.shape[1] == 1:
-        target = mask.to(logits.dtype)
-        return F.binary_cross_entropy_with_logits(logits[:, 0], target, reduction="none")
-    return F.cross_entropy(logits, mask.long(), reduction="none")

@@ -1,5 +1,6 @@
 """Counts that scores are made of: see `unet_jax.metrics`."""
 
+import math
 from itertools import product
 
 import torch
@@ -79,3 +80,8 @@ def _count_near(boundary: Tensor, other: Tensor, classes: int, tolerance: int) -
             near |= around[:, row : row + height, column : column + width] == boundary
     counts = [torch.bincount(b.ravel(), minlength=IGNORED + 1) for b in (boundary, boundary[near])]
     return torch.stack(counts, dim=1)[:classes]
+
+
+def boundary_tolerance(size: tuple[int, int]) -> int:
+    """How far a boundary may be off, in pixels: 0.75 % of the diagonal of [H, W], rounded up."""
+    return math.ceil(0.75 * math.hypot(*size) / 100)

@@ -1,41 +1,12 @@
 """PyTorch's optimisers, with or without decay of norms and biases."""
 
-import math
 from typing import Any, Literal
 
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import LambdaLR
 
 
-def build_optimizer(module: Any, **settings: Any) -> Any:
-    """The optimiser of a network; of callers with `total_steps`, with AdamW's schedule."""
-    if "total_steps" in settings:
-        return _adamw_and_schedule(module, **settings)
-    return build_torch_optimizer(module, **settings)
-
-
-def _adamw_and_schedule(
-    parameters: Any,
-    *,
-    learning_rate: float,
-    weight_decay: float,
-    warmup: float,
-    total_steps: int,
-    **_: Any,
-) -> tuple[torch.optim.Optimizer, LambdaLR]:
-    rising = round(warmup * total_steps)
-
-    def share(step: int) -> float:
-        if step < rising:
-            return (step + 1) / rising
-        return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(total_steps - rising, 1)))
-
-    optimizer = torch.optim.AdamW(parameters, learning_rate, weight_decay=weight_decay)
-    return optimizer, LambdaLR(optimizer, share)
-
-
-def build_torch_optimizer(
+def build_optimizer(
     module: nn.Module,
     *,
     optimizer: Literal["adamw", "adam", "sgd", "rmsprop"],

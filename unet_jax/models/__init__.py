@@ -25,7 +25,9 @@ def build_model(
     Args:
       config: The architecture.
       num_classes: Channels of the logits.
-      dtype, axis_name, remat: How it is computed; see `ResidualUNet`.
+      dtype: What convolutions compute in, and pass on; None: what the parameters are of.
+      axis_name: Mapped axis over whose devices batch norms take their statistics together.
+      remat: Whether blocks are computed anew in the backward pass, which saves memory.
     """
     architecture = ResidualUNet if config.architecture == "residual" else PlainUNet
     computed: dict[str, Any] = {"dtype": dtype, "axis_name": axis_name, "remat": remat}

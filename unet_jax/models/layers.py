@@ -153,7 +153,7 @@ class GroupNorm(nn.Module):
         # Centred first: the one-pass variance, E[x²] - E[x]², cancels where the mean is large.
         x = x - self.mean(x)
         factor = scale.reshape(1, 1, 1, -1) * lax.rsqrt(self.mean(jnp.square(x)) + self.epsilon)
-        return x * factor + bias.reshape(1, 1, 1, -1)
+        return (x * factor + bias.reshape(1, 1, 1, -1)).astype(dtype)
 
     def mean(self, x: jax.Array) -> jax.Array:
         """The mean of each image's groups, [B, 1, 1, C]: every channel has its group's."""

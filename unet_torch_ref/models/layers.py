@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from functools import partial
 from typing import Literal
 
 import torch
@@ -43,8 +42,12 @@ def recomputed(block: nn.Module, x: Tensor) -> Tensor:
     """`block(x)`, computed anew in the backward pass, which saves memory."""
     if not torch.is_grad_enabled():
         return block(x)
-    context = (nullcontext, partial(_statistics_kept, block))
-    return checkpoint(block, x, use_reentrant=False, context_fn=lambda: [c() for c in context])
+    return checkpoint(
+        block,
+        x,
+        use_reentrant=False,
+        context_fn=lambda: (nullcontext(), _statistics_kept(block)),
+    )
 
 
 @contextmanager

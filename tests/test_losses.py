@@ -325,6 +325,34 @@ def test_one_logit_by_hand(run, fields, expected):
 
 
 @BOTH
+@pytest.mark.parametrize(
+    ("logit", "target", "expected"),
+    [
+        pytest.param(0.0, 0, math.log(2), id="undecided"),
+        pytest.param(LN3, 1, math.log(4 / 3), id="right"),  # Probability 3/4.
+        pytest.param(LN3, 0, math.log(4), id="wrong"),
+        pytest.param(1000.0, 1, 0.0, id="surely-right"),
+        pytest.param(-1000.0, 1, 1000.0, id="surely-wrong"),  # -log sigmoid(-1000), no overflow.
+        pytest.param(1000.0, 0, 1000.0, id="surely-wrong-background"),
+    ],
+)
+def test_binary_cross_entropy_by_hand(run, logit, target, expected):
+    mask = np.full((1, 1, 1), target, np.uint8)
+    found = run({}, np.full((1, 1, 1, 1), logit), mask, np.ones(1, bool))
+    assert found.value == pytest.approx(expected, rel=STRICT, abs=STRICT)
+
+
+@BOTH
+@pytest.mark.parametrize("shift", [0.0, 1000.0], ids=["", "shifted"])
+@pytest.mark.parametrize(("target", "expected"), [(0, math.log(2)), (1, math.log(4))])
+def test_cross_entropy_by_hand(run, shift, target, expected):
+    # Probabilities 1/2, 1/4, 1/4 whatever is added to all three logits; 1000 rounds them to 1e-13.
+    logits = (np.log([2.0, 1.0, 1.0]) + shift).reshape(1, 1, 1, 3)
+    found = run({}, logits, np.full((1, 1, 1), target, np.uint8), np.ones(1, bool))
+    assert found.value == pytest.approx(expected, rel=STRICT)
+
+
+@BOTH
 def test_lovasz_hinge_by_hand(run):
     # Errors: the false alarm 1.5, missed 1.25, found 1 - 3 < 0. IoU after each is taken for wrong:
     # 2/3, 1/3, 0.

@@ -1,0 +1,199 @@
+"""One step in both frameworks: micro-batches, averages, precision, and steps that are skipped."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+
+from parity.compare import relative_error
+from parity.twin import flax_variables, start_both
+from unet_jax.batch import IGNORED, Batch
+from unet_jax.config import Config, DataConfig, LossConfig, ModelConfig, OptimConfig, TrainConfig
+from unet_jax.recipe import build_recipe
+from unet_jax.scale import INTERVAL, LossScale
+
+SIZE = (16, 16)
+BATCH_NORM = ModelConfig(architecture="plain", channels=(4,), norm="batch")
+GROUP_NORM = ModelConfig(architecture="plain", channels=(4,), norm="group", groups=2)
+FLOAT64 = 1e-12
+"""Relative, after five steps; measured: at most 4e-15."""
+
+
+def make_config(model: ModelConfig = BATCH_NORM, loss: LossConfig | None = None, **train: Any):
+    return Config(
+        model=model,
+        data=DataConfig(size=SIZE),
+        loss=loss or LossConfig(),
+        train=TrainConfig(**{"batch_size": 8, "epochs": 1, **train}),
+    )
+
+
+def make_batch(seed: int, count: int = 8) -> Batch:
+    """Images with unequal numbers of ignored pixels; the last one is padding."""
+    rng = np.random.default_rng(seed)
+    mask = rng.integers(0, 2, (count, *SIZE), dtype=np.uint8)
+    mask[rng.random(mask.shape) < rng.random((count, 1, 1))] = IGNORED
+    image = rng.integers(0, 256, (count, *SIZE, 3), dtype=np.uint8)
+    return Batch(image, mask, np.arange(count) < count - 1)
+
+
+def spoiled(batch: Batch) -> Batch:
+    """A batch whose loss is not a number."""
+    return batch._replace(colour=np.full((len(batch.valid), 5), np.nan, np.float32))
+
+
+def plain(batch: Batch) -> Batch:
+    """A batch whose colours stay, with the fields of a spoiled one: it compiles once for both."""
+    same = np.array([1, 1, 1, 0, 1], np.float32)
+    return batch._replace(colour=np.tile(same, (len(batch.valid), 1)))
+
+
+def leaves(tree: Any) -> Iterator[tuple[str, np.ndarray]]:
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        yield jax.tree_util.keystr(path), np.asarray(leaf)
+
+
+def same(a: Any, b: Any) -> bool:
+    return all(np.array_equal(x, y) for x, y in zip(*map(jax.tree.leaves, (a, b)), strict=True))
+
+
+def assert_close(ours: Any, theirs: Any, limit: float) -> None:
+    for (name, a), (_, b) in zip(leaves(ours), leaves(theirs), strict=True):
+        assert relative_error(a, b) <= limit, name
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        make_config(accumulate=4, ema_decay=0.9),
+        make_config(GROUP_NORM, LossConfig(dice=1.0, focal=0.5), accumulate=2),
+        make_config(GROUP_NORM, LossConfig(dice=1.0, reduction="batch")),
+    ],
+    ids=["4 micro-batches, average", "2 micro-batches, several losses", "Dice of the batch"],
+)
+def test_steps_agree_in_float64(x64: None, config: Config):
+    recipe, state, twin = start_both(config, classes=2, steps_per_epoch=5)
+    step = jax.jit(recipe.train)
+    for n in range(5):
+        state, ours = step(state, make_batch(n))
+        theirs = twin.train_step(make_batch(n))
+        for name in ("loss", "grad_norm", "learning_rate"):
+            assert float(ours[name]) == pytest.approx(float(theirs[name]), rel=FLOAT64), name
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    reference = flax_variables(twin.model)
+    assert_close({name: variables[name] for name in reference}, reference, FLOAT64)
+    if twin.ema is not None:
+        assert_close(state.ema, flax_variables(twin.ema.module)["params"], FLOAT64)
+    ours, predicted = jax.jit(recipe.evaluate)(state, make_batch(9))
+    theirs, ids = twin.eval_step(make_batch(9))
+    np.testing.assert_array_equal(predicted, ids)
+    np.testing.assert_array_equal(ours["confusion"], theirs["confusion"])
+    np.testing.assert_array_equal(ours["boundary"], theirs["boundary"])
+    for name, value in ours["sums"].items():
+        assert relative_error(value, theirs["sums"][name]) <= FLOAT64, name
+
+
+def test_micro_batches_give_the_gradient_of_the_whole(x64: None):
+    """With a norm that does not mix images, and although they hold unequal numbers of pixels."""
+    loss = LossConfig(dice=1.0, lovasz=0.5)
+    whole, parts = (make_config(GROUP_NORM, loss, accumulate=n) for n in (1, 4))
+    states = []
+    for config in (whole, parts):
+        recipe, state, _ = start_both(config, classes=2, steps_per_epoch=5)
+        state, metrics = jax.jit(recipe.train)(state, make_batch(0))
+        states.append((state.params, metrics["loss"], metrics["grad_norm"]))
+    assert_close(states[0], states[1], FLOAT64)
+
+
+def test_what_is_not_finite_changes_nothing_but_the_count(x64: None):
+    recipe, state, twin = start_both(make_config(ema_decay=0.9), classes=2, steps_per_epoch=9)
+    step = jax.jit(recipe.train)
+    seen, theirs = [], []
+    for n, bad in enumerate((False, True, True, False)):
+        batch = (spoiled if bad else plain)(make_batch(n))
+        before = state
+        state, metrics = step(state, batch)
+        seen.append(int(metrics["skipped_in_row"]))
+        theirs.append(twin.train_step(batch)["skipped_in_row"])
+        if bad:
+            assert np.isnan(metrics["loss"])
+            kept = ("params", "batch_stats", "opt_state", "ema")
+            for name in kept:
+                assert same(getattr(before, name), getattr(state, name)), name
+    assert seen == theirs == [0, 1, 2, 0]
+    assert (int(state.step), int(state.skipped)) == (4, 2) == (twin.step, twin.skipped)
+    # The schedule went on in both, or the last update would differ.
+    assert_close(state.params, flax_variables(twin.model)["params"], FLOAT64)
+
+
+def test_loss_scale_is_that_of_grad_scaler():
+    """Over overflows in a row, a lone one, and enough finite steps to grow twice."""
+    overflows = {0, 1, 2, 500, *range(4700, 4703)}
+    weight = torch.nn.Parameter(torch.ones(1))
+    optimizer = torch.optim.SGD([weight], 0.0)
+    scaler, scale = torch.amp.GradScaler("cpu"), LossScale.start()
+    update = jax.jit(LossScale.update)
+    for step in range(2 * INTERVAL + 800):
+        weight.grad = torch.full((1,), np.inf if step in overflows else 1.0)
+        scaler.scale(torch.ones(()))  # Which makes its state.
+        scaler.step(optimizer)
+        scaler.update()
+        scale = update(scale, np.asarray(step not in overflows))
+        assert float(scale.factor) == scaler.get_scale(), step
+
+
+def test_float16_skips_steps_that_overflow_as_pytorch_does():
+    """The loss is so heavy that gradients overflow until the scale has been halved often enough."""
+    config = make_config(GROUP_NORM, LossConfig(cross_entropy=2.0**12), precision="float16")
+    config = replace(config, optim=OptimConfig(learning_rate=1e-4))
+    recipe, state, twin = start_both(config, classes=2, steps_per_epoch=20, dtype=torch.float32)
+    step = jax.jit(recipe.train)
+    ours, theirs = [], []
+    for _ in range(20):
+        before = state.params
+        state, metrics = step(state, make_batch(0))
+        reference = twin.train_step(make_batch(0))
+        ours.append((float(metrics["scale"]), int(metrics["skipped_in_row"])))
+        theirs.append((reference["scale"], reference["skipped_in_row"]))
+        assert same(before, state.params) == (ours[-1][1] > 0)
+    assert ours == theirs
+    assert 0 < int(state.skipped) < 20
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_convolutions_alone_are_in_half_precision(precision: str):
+    recipe = build_recipe(
+        make_config(precision=precision),
+        num_classes=1,
+        classes=2,
+        class_weights=None,
+        steps_per_epoch=5,
+    )
+    state = recipe.init(jax.random.key(0), SIZE)
+    jaxpr = jax.make_jaxpr(recipe.train)(state, make_batch(0))
+    types = {
+        str(equation.outvars[0].aval.dtype)
+        for equation in every_equation(jaxpr.jaxpr)
+        if equation.primitive.name == "conv_general_dilated"
+    }
+    assert types == {precision}
+    after, metrics = jax.eval_shape(recipe.train, state, make_batch(0))
+    assert metrics["loss"].dtype == jnp.float32
+    floats = (leaf.dtype for leaf in jax.tree.leaves(after) if leaf.dtype.kind not in "iu")
+    assert set(floats) == {jnp.dtype("float32")}
+    sums, _ = jax.eval_shape(recipe.evaluate, state, make_batch(0))
+    assert sums["sums"]["cross_entropy"].dtype == jnp.float32
+
+
+def every_equation(jaxpr: Any) -> Iterator[Any]:
+    for equation in jaxpr.eqns:
+        yield equation
+        for value in equation.params.values():
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                yield from every_equation(inner)

@@ -1,0 +1,214 @@
+"""Where steps run: one device, the devices of this host, or those of many; the only such file."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Literal, Protocol
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import NamedSharding, PartitionSpec
+
+from unet_jax.batch import Batch
+from unet_jax.config import TrainConfig
+
+AXIS = "devices"
+Mode = Literal["auto", "jit", "pmap", "shard"]
+Step = Callable[..., Any]
+
+
+class Parallel(Protocol):
+    """A way to run pure steps. State is the same on all devices; batches are divided.
+
+    Attributes:
+      devices: How many take part, on all hosts.
+      axis_name: What steps and batch norms are to sum over themselves; None if the compiler does.
+    """
+
+    devices: int
+    axis_name: str | None
+
+    def train(self, step: Step) -> Step:
+        """(state, batch) -> (state, metrics), compiled; the given state is used up."""
+        ...
+
+    def evaluate(self, step: Step) -> Step:
+        """(state, batch) -> (sums, predicted [B, H, W] of this host's images), compiled."""
+        ...
+
+    def replicate(self, tree: Any) -> Any:
+        """Puts arrays on every device."""
+        ...
+
+    def divide(self, batch: Batch) -> Batch:
+        """Divides this host's share of a batch among its devices."""
+        ...
+
+    def take(self, held: Any, index: np.ndarray) -> Any:
+        """Takes rows of replicated arrays, divided among the devices as a batch is."""
+        ...
+
+
+class Jit:
+    """One device."""
+
+    devices, axis_name = 1, None
+
+    def train(self, step: Step) -> Step:
+        return jax.jit(step, donate_argnums=0)
+
+    def evaluate(self, step: Step) -> Step:
+        return jax.jit(step)
+
+    def replicate(self, tree: Any) -> Any:
+        return jax.device_put(tree)
+
+    def divide(self, batch: Batch) -> Batch:
+        return batch
+
+    def take(self, held: Any, index: np.ndarray) -> Any:
+        return _take(held, index)
+
+
+class Pmap:
+    """All devices of this host: each runs the step on its images, and sums with the others."""
+
+    axis_name = AXIS
+
+    def __init__(self) -> None:
+        self.devices = jax.local_device_count()
+        self._take = jax.pmap(_rows, in_axes=(None, 0))
+
+    def train(self, step: Step) -> Step:
+        return self._map(step, out_axes=None, donate_argnums=0)
+
+    def evaluate(self, step: Step) -> Step:
+        mapped = self._map(step, out_axes=(None, 0))
+
+        def run(state: Any, batch: Batch) -> tuple[Any, Any]:
+            sums, predicted = mapped(state, batch)
+            return sums, np.asarray(predicted).reshape(-1, *predicted.shape[2:])
+
+        return run
+
+    def _map(self, step: Step, **options: Any) -> Step:
+        return jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), **options)
+
+    def replicate(self, tree: Any) -> Any:
+        return jax.device_put(tree, NamedSharding(_mesh(jax.local_devices()), PartitionSpec()))
+
+    def divide(self, batch: Batch) -> Batch:
+        return jax.tree.map(self._split, batch)
+
+    def take(self, held: Any, index: np.ndarray) -> Any:
+        return self._take(held, self._split(index))
+
+    def _split(self, x: Any) -> Any:
+        return x.reshape(self.devices, -1, *x.shape[1:]) if isinstance(x, np.ndarray) else x
+
+
+class Shard:
+    """All devices of all hosts: one program, which the compiler divides by the batch."""
+
+    axis_name = None
+
+    def __init__(self) -> None:
+        self.devices = jax.device_count()
+        self._mesh = _mesh(jax.devices())
+        self._same = NamedSharding(self._mesh, PartitionSpec())
+        self._divided = NamedSharding(self._mesh, PartitionSpec(AXIS))
+        self._take = jax.jit(_rows, out_shardings=self._divided)
+
+    def train(self, step: Step) -> Step:
+        return jax.jit(
+            step,
+            donate_argnums=0,
+            in_shardings=(self._same, self._divided),
+            out_shardings=self._same,
+        )
+
+    def evaluate(self, step: Step) -> Step:
+        placed = (self._same, self._divided)
+        compiled = jax.jit(step, in_shardings=placed, out_shardings=placed)
+
+        def run(state: Any, batch: Batch) -> tuple[Any, Any]:
+            sums, predicted = compiled(state, batch)
+            return sums, multihost_utils.global_array_to_host_local_array(
+                predicted, self._mesh, self._divided.spec
+            )
+
+        return run
+
+    def replicate(self, tree: Any) -> Any:
+        return jax.tree.map(partial(jax.make_array_from_process_local_data, self._same), tree)
+
+    def divide(self, batch: Batch) -> Batch:
+        return jax.tree.map(self._place, batch)
+
+    def take(self, held: Any, index: np.ndarray) -> Any:
+        return self._take(held, self._place(index))
+
+    def _place(self, x: Any) -> Any:
+        if isinstance(x, jax.Array):
+            return x
+        return jax.make_array_from_process_local_data(self._divided, x)
+
+
+def connect(coordinator: str | None, processes: int | None, process: int | None) -> None:
+    """Joins the other processes, before anything else asks JAX for its devices.
+
+    Args:
+      coordinator: HOST:PORT where process 0 listens; None: SLURM, Kubernetes, MPI or the TPU's own
+        environment tells, as `jax.distributed.initialize` has it.
+      processes: How many there are; likewise.
+      process: Which one this is; likewise.
+
+    Raises:
+      ValueError: Nothing tells.
+    """
+    try:
+        jax.distributed.initialize(coordinator, processes, process)
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"--distributed: {error}; give --coordinator, --processes and --process"
+        ) from error
+
+
+def choose(mode: Mode, train: TrainConfig) -> Parallel:
+    """The way that `mode` names; auto: jit on a single device, else shard.
+
+    Args:
+      mode: As of `--parallel`.
+      train: What is to be divided.
+
+    Raises:
+      ValueError: It cannot reach all hosts, or the batch does not divide among the devices.
+    """
+    if mode == "auto":
+        mode = "jit" if jax.device_count() == 1 else "shard"
+    if mode != "shard" and jax.process_count() > 1:
+        raise ValueError(
+            f"parallel: {mode} reaches one host, and there are {jax.process_count()} processes; "
+            "use shard"
+        )
+    parallel = {"jit": Jit, "pmap": Pmap, "shard": Shard}[mode]()
+    if train.batch_size % (parallel.devices * train.accumulate):
+        parts = f" × {train.accumulate} micro-batches" if train.accumulate > 1 else ""
+        raise ValueError(
+            f"batch_size: {train.batch_size} does not divide among {parallel.devices} "
+            f"devices{parts}; --parallel jit takes one device"
+        )
+    return parallel
+
+
+@jax.jit
+def _take(held: Any, index: np.ndarray) -> Any:
+    return _rows(held, index)
+
+
+def _rows(held: Any, index: jax.Array | np.ndarray) -> Any:
+    return jax.tree.map(lambda array: array[index], held)
+
+
+def _mesh(devices: Sequence[Any]) -> jax.sharding.Mesh:
+    return jax.sharding.Mesh(np.asarray(devices), AXIS)
