@@ -18,7 +18,7 @@ from unet_jax.config import AugmentConfig, Config, DataConfig
 from unet_jax.datasets import DataError, PairBuilder
 from unet_jax.datasets.builder import Sample, Source
 from unet_jax.draws import ONE_PIXEL, draw, identity
-from unet_jax.pipeline import Batch, Pipeline, num_logits, published_split, split_groups
+from unet_jax.pipeline import Batch, Pipeline, num_logits
 from unet_jax.run import Run
 
 HEIGHT, WIDTH, SAMPLES, BATCH = 4, 7, 23, 4
@@ -103,44 +103,6 @@ def equal(first: list[Batch], second: list[Batch]) -> bool:
         return [[None if a is None else np.asarray(a).tobytes() for a in b] for b in batches]
 
     return contents(first) == contents(second)
-
-
-GROUPS = [f"car_{n // 3}" for n in np.random.default_rng(0).permutation(60)]
-
-
-@pytest.mark.parametrize("fraction", [0.001, 0.25, 0.5, 0.999])
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_a_split_parts_no_group(fraction: float, seed: int):
-    split = split_groups(GROUPS, fraction, seed)
-    train, validation = ({GROUPS[i] for i in side} for side in (split.train, split.validation))
-    assert not train & validation
-    assert sorted(split.train + split.validation) == list(range(len(GROUPS)))
-    # 20 groups; the extremes round to 0 and 20, and are held to one group on the other side.
-    assert len(validation) == {0.001: 1, 0.25: 5, 0.5: 10, 0.999: 19}[fraction]
-
-
-def test_a_split_is_drawn_by_its_seed():
-    splits = [split_groups(GROUPS, 0.25, seed) for seed in (0, 0, 1, 2, 3)]
-    assert splits[0] == splits[1]
-    # 15,504 choices of 5 groups among 20: four seeds that differ do so by no accident.
-    assert len({tuple(split.validation) for split in splits}) == 4
-
-
-def test_a_split_does_not_depend_on_the_order_of_the_samples():
-    order = np.random.default_rng(1).permutation(len(GROUPS))
-    first = split_groups(GROUPS, 0.25, 0)
-    second = split_groups([GROUPS[i] for i in order], 0.25, 0)
-    assert sorted(int(order[i]) for i in second.validation) == first.validation
-
-
-@pytest.mark.parametrize("groups", [[], ["one"] * 9], ids=["none", "one"])
-def test_a_split_needs_two_groups(groups: list[str]):
-    with pytest.raises(DataError, match=rf"cannot split {len(set(groups))} group"):
-        split_groups(groups, 0.5, 0)
-
-
-def test_two_groups_are_enough():
-    assert sorted(map(len, vars(split_groups(["a", "b", "b"], 0.01, 0)).values())) == [1, 2]
 
 
 def test_the_split_is_recorded(numbered: PairBuilder, tmp_path: Path):
@@ -371,13 +333,6 @@ def test_the_publishers_split_is_kept(tmp_path: Path):
     split = serve(prepared(Published, tmp_path), split_seed=3).split
     assert split.train == [n for n in range(SAMPLES) if n % 4 in (0, 1)]
     assert split.validation == [n for n in range(SAMPLES) if n % 4 == 2]
-
-
-def test_without_the_publishers_validation_it_is_drawn_from_the_training_samples():
-    splits, groups = ["train", "test", "train", "train"], ["a", "b", "c", "d"]
-    split = published_split(splits, groups, DataConfig(val_fraction=0.3))
-    assert sorted(split.train + split.validation) == [0, 2, 3]
-    assert len(split.validation) == 1
 
 
 def test_a_zoom_that_cannot_be_told_is_refused_before_training(numbered: PairBuilder):

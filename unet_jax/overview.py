@@ -10,7 +10,7 @@ from rich.text import Text
 from unet_jax.config import DataConfig
 from unet_jax.datasets import IGNORED
 from unet_jax.datasets.builder import Facts
-from unet_jax.pipeline import Split
+from unet_jax.split import Split
 from unet_jax.statistics import Statistics
 
 LISTED = 20  # Classes.
@@ -29,8 +29,8 @@ def _samples(facts: Facts, split: Split, config: DataConfig) -> Table:
     count, groups, published = len(facts.names), len(set(facts.groups)), Counter(facts.splits)
     pairs = f"{count:,}" + (f" in {groups:,} groups" if groups < count else "")
     sides = f"{len(split.train):,} training, {len(split.validation):,} validation"
-    if published["test"]:
-        sides += f", {published['test']:,} test"
+    if split.test:
+        sides += f", {len(split.test):,} test"
     how = "as published" if published["val"] else f"drawn with split_seed {config.split_seed}"
     title = f"{config.dataset} at {_by(config.prepared_size)}"
     if config.prepared_size != config.size:

@@ -1,8 +1,7 @@
 """From prepared records to batches: the same ones for both frameworks, whatever the threads."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence, Sized
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sized
 from functools import partial
 
 import grain
@@ -14,47 +13,9 @@ from unet_jax.cache import Fetch, Held, Record
 from unet_jax.config import AugmentConfig, DataConfig
 from unet_jax.datasets import IGNORED, DataError, PairBuilder, merged
 from unet_jax.draws import affine, check_reach, draw, geometric, photometric
+from unet_jax.split import Split, split_samples
 
 READ = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)  # In batches.
-
-
-@dataclass(frozen=True)
-class Split:
-    """Positions of the training and the validation samples in the prepared set."""
-
-    train: list[int]
-    validation: list[int]
-
-
-def split_groups(groups: Sequence[str], fraction: float, seed: int) -> Split:
-    """Holds out a share of the groups, and every sample of each.
-
-    Args:
-      groups: Each sample's group.
-      fraction: Share of the groups to hold out; at least one stays on either side.
-      seed: Draws them.
-
-    Raises:
-      DataError: There are fewer than two groups.
-    """
-    unique = sorted(set(groups))
-    if len(unique) < 2:
-        raise DataError(f"cannot split {len(unique)} group(s) into training and validation")
-    count = min(max(round(fraction * len(unique)), 1), len(unique) - 1)
-    chosen = np.random.default_rng(seed).choice(len(unique), size=count, replace=False)
-    held_out = {unique[i] for i in chosen}
-    train = [n for n, group in enumerate(groups) if group not in held_out]
-    return Split(train, [n for n, group in enumerate(groups) if group in held_out])
-
-
-def published_split(splits: Sequence[str], groups: Sequence[str], config: DataConfig) -> Split:
-    """The publisher's training and validation samples; without any of the latter, drawn ones."""
-    validation = [n for n, split in enumerate(splits) if split == "val"]
-    train = [n for n, split in enumerate(splits) if split in ("train", "")]
-    if validation:
-        return Split(train, validation)
-    drawn = split_groups([groups[n] for n in train], config.val_fraction, config.split_seed)
-    return Split([train[n] for n in drawn.train], [train[n] for n in drawn.validation])
 
 
 def num_logits(classes: Sized) -> int:
@@ -83,8 +44,7 @@ class Pipeline:
     ):
         """Args:
           builder: The prepared set.
-          data: `size`, `stored_size`, `binary`, `val_fraction`, `split_seed` and `overfit` are
-            used.
+          data: All that does not say where the set comes from.
           augment: How training samples are changed; not at all with `overfit`.
           batch_size: Samples a batch; with `overfit`, at most as many as there are.
           seed: Draws each epoch's order and augmentation.
@@ -100,7 +60,7 @@ class Pipeline:
         self.size, self.stored = data.size, data.prepared_size
         self.names, self.native, self.content = facts.names, facts.native, facts.content
         self.records = builder.records()
-        self.split = published_split(facts.splits, facts.groups, data)
+        self.split = split_samples(facts.names, facts.groups, facts.splits, data)
         self.augment = augment
         samples = len(self.split.train)
         if data.overfit:

@@ -16,7 +16,7 @@ from unet_jax.datasets import DataError, PairBuilder, open_dataset
 from unet_jax.datasets.download import download
 from unet_jax.draft import draft
 from unet_jax.overview import overview
-from unet_jax.pipeline import published_split
+from unet_jax.split import split_samples
 from unet_jax.statistics import measure
 from unet_jax.visualize import contact_sheet
 
@@ -48,7 +48,7 @@ def _prepare(options: PrepareOptions, config: DataConfig) -> None:
         config = dataclasses.replace(config, data_dir=download(config))
     builder = open_dataset(config)
     facts = builder.facts
-    split = published_split(facts.splits, facts.groups, config)
+    split = split_samples(facts.names, facts.groups, facts.splits, config)
     if not split.train:
         raise DataError(f"{config.dataset}: there are no samples to train on")
     records = track(builder.records(), "Counting pixels", console=Console(stderr=True))

@@ -78,7 +78,7 @@ class Run:
         _write(self._metrics, "".join(_line(r) for r in self.records))
 
     def split(self, pipeline: Pipeline) -> None:
-        """Writes `split.json`: the names of the samples on either side, and a digest of all.
+        """Writes `split.json`: the names of the samples in each part, and a digest of all.
 
         Raises:
           ValueError: The run to go on with had other samples, so the data has changed.
@@ -88,6 +88,8 @@ class Run:
             "train": [pipeline.names[i] for i in pipeline.split.train],
             "validation": [pipeline.names[i] for i in pipeline.split.validation],
         }
+        if pipeline.split.test:
+            names["test"] = [pipeline.names[i] for i in pipeline.split.test]
         path = self.workdir / "split.json"
         if path.exists() and json.loads(path.read_text()) != names:
             raise ValueError(f"--resume: the data is not what {path} lists; was it changed?")
