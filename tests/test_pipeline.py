@@ -107,10 +107,9 @@ def equal(first: list[Batch], second: list[Batch]) -> bool:
 
 def test_the_split_is_recorded(numbered: PairBuilder, tmp_path: Path):
     pipeline = serve(numbered)
-    run = Run(tmp_path / "run", Config(), resume=False)
-    run.split(pipeline)
-    run.close()
-    recorded = json.loads((tmp_path / "run" / "split.json").read_text())
+    with closing(Run(tmp_path / "run", Config(), resume=False)) as run:
+        run.split(pipeline)
+        recorded = json.loads((tmp_path / "run" / "split.json").read_text())
     for side in ("train", "validation"):
         served = numbers(pipeline.validation()) if side == "validation" else pipeline.split.train
         assert recorded[side] == [f"sample_{n}" for n in served]

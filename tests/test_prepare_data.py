@@ -21,8 +21,8 @@ from unet_jax.config import DataConfig, PrepareConfig, load
 from unet_jax.datasets import IGNORED, DataError, open_dataset
 from unet_jax.datasets.builder import Facts
 from unet_jax.overview import overview
-from unet_jax.pipeline import Split
 from unet_jax.prepare import prepare
+from unet_jax.split import Split
 from unet_jax.statistics import Statistics, measure
 
 SIZE = (12, 16)
@@ -350,7 +350,8 @@ def test_measure_agrees_with_numpy_in_one_pass():
 def shown(pixels: np.ndarray, facts: Facts) -> str:
     statistics = Statistics(pixels, (pixels > 0).astype(int), np.full(3, 0.5), np.full(3, 0.25))
     console = Console(file=io.StringIO(), width=120)
-    split = Split(list(range(len(facts.names))), [])
+    test = [n for n, part in enumerate(facts.splits) if part == "test"]
+    split = Split([n for n in range(len(facts.names)) if n not in test], [], test)
     console.print(*overview(facts, split, statistics, DataConfig()))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
