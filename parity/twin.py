@@ -1,5 +1,6 @@
 """The PyTorch twin of what a config describes."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from parity.convert import Variables, to_flax
 from unet_jax.config import Config
 from unet_jax.recipe import Recipe, build_recipe
 from unet_jax.step import TrainState
+from unet_torch_ref.checkpoint import Checkpoints
 from unet_torch_ref.learner import TorchLearner
 from unet_torch_ref.losses import Loss
 from unet_torch_ref.models import build_model
@@ -38,6 +40,7 @@ def make_learner(
     class_weights: tuple[float, ...] | None,
     steps_per_epoch: int,
     folder: Path,
+    say: Callable[[str], object] = print,
     remat: bool = False,
     dtype: torch.dtype = torch.float32,
 ) -> TorchLearner:
@@ -50,10 +53,11 @@ def make_learner(
       class_weights: Of the loss; None: all the same.
       steps_per_epoch: Training steps.
       folder: Where checkpoints go.
+      say: Told of each checkpoint that is damaged.
       remat: As `build_twin` has it.
       dtype: Of the parameters.
     """
-    train, length = config.train, steps_per_epoch
+    train, save, length = config.train, config.save, steps_per_epoch
     return TorchLearner(
         build_twin(config, num_classes, remat=remat).to(dtype),
         loss=Loss(**config.loss.arguments(class_weights)),
@@ -71,7 +75,7 @@ def make_learner(
         fill=config.augment.fill(classes),
         size=config.data.size,
         classes=classes,
-        folder=folder,
+        checkpoints=Checkpoints(folder, save.best, lowest=save.lowest, keep=save.keep, say=say),
     )
 
 

@@ -1,6 +1,6 @@
 """The JAX side of a run: compiled steps, their state, and its checkpoints."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ class JaxLearner:
         class_weights: tuple[float, ...] | None,
         steps_per_epoch: int,
         folder: Path,
+        say: Callable[[str], object] = print,
         parallel: Parallel | None = None,
         remat: bool = False,
     ) -> None:
@@ -41,6 +42,7 @@ class JaxLearner:
         class_weights: Of the loss; None: all the same.
         steps_per_epoch: Training steps.
         folder: Where checkpoints go.
+        say: Told of each checkpoint that is damaged.
         parallel: Which devices; by default one.
         remat: Whether blocks are computed anew in the backward pass, which saves memory.
         """
@@ -65,7 +67,10 @@ class JaxLearner:
         self.state = self.parallel.replicate(init(jax.random.key(config.train.seed)))
         waits = config.optim.schedule == "plateau"
         self._plateau = jax.jit(partial(Plateau.update, config=config.optim)) if waits else None
-        self.checkpoints = Checkpoints(folder, metric="dice")
+        save = config.save
+        self.checkpoints = Checkpoints(
+            folder, save.best, lowest=save.lowest, keep=save.keep, say=say
+        )
 
     @property
     def step(self) -> int:

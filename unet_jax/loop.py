@@ -20,6 +20,7 @@ from unet_jax.run import Run
 from unet_jax.visualize import prediction_panel
 
 PICTURES = 6
+SCORES = {"val_loss": "val loss", "dice": "Dice", "iou": "IoU", "accuracy": "accuracy"}
 
 
 class TrainingError(Exception):
@@ -71,14 +72,18 @@ class Learner(Protocol):
         ...
 
     def save(self, position: Mapping[str, Any], metrics: Mapping[str, float] | None) -> None:
-        """Saves the state with `position`; as the best one too if its metric is.
+        """Starts to save the state with `position`.
 
         `metrics` is None for a state that has not been validated.
         """
         ...
 
     def restore(self) -> dict[str, Any] | None:
-        """Goes back to the last saved state, and gives its position; None if there is none."""
+        """Goes back to the last state that is whole, and gives its position; None if there is none.
+
+        Raises:
+          ValueError: None is whole, or it is of another network, optimiser or framework.
+        """
         ...
 
     def out_of_memory(self, error: Exception) -> bool:
@@ -86,8 +91,18 @@ class Learner(Protocol):
         ...
 
     def close(self) -> None:
-        """Waits for what is being written."""
+        """Waits for what is being written.
+
+        Raises:
+          OSError: It could not be.
+        """
         ...
+
+
+def scored(result: Mapping[str, Any], best: str) -> list[str]:
+    """The scores that are always shown, and the one that says what is best: `Dice 0.9876`."""
+    shown = SCORES | {best: SCORES.get(best, best.replace("_", " "))}
+    return [f"{title} {result[name]:.4f}" for name, title in shown.items()]
 
 
 @dataclass(frozen=True)
@@ -151,16 +166,15 @@ class Trainer:
         """Restores the last checkpoint, and forgets what was recorded since.
 
         Raises:
-          ValueError: There is none, though epochs were finished.
+          ValueError: There is none, though epochs were finished; or none that can be used.
         """
         restored = self.learner.restore()
         if restored is not None:
             self.position = Position(**restored)
             self.earlier = self.position.seconds
-        elif len(self.run.records) > 1:  # The first record is written before the first checkpoint.
-            raise ValueError(
-                f"--resume: {self.run.checkpoints} holds no checkpoint of {self.learner.framework}"
-            )
+        # The first record is written before the first checkpoint, which takes its time.
+        elif len(self.run.records) > 1 and not any(self.run.checkpoints.glob("*")):
+            raise ValueError(f"--resume: {self.run.checkpoints} holds no checkpoint")
         self.run.rewind(self.position.epoch)
 
     @property
@@ -175,6 +189,7 @@ class Trainer:
 
         Raises:
           TrainingError: Too many steps in a row had to be skipped.
+          OSError: Something could not be written.
         """
         steps = self.pipeline.steps
         with self.interrupt, Bar(self.console, self.epochs, steps) as bar:
@@ -219,7 +234,7 @@ class Trainer:
             )
             if self.stopping:
                 break
-            if self._due():
+            if self.position.batch < self.pipeline.steps and self._due():
                 self._count(late)
                 late = None
                 self.learner.save(asdict(self.position), None)
@@ -240,9 +255,9 @@ class Trainer:
         return batch._replace(stop=np.full(batch.valid.shape, self.interrupt.requested))
 
     def _due(self) -> bool:
-        """Whether the state is to be saved in the middle of an epoch, here."""
-        every, batch = self.save.every_steps, self.position.batch
-        return every > 0 and batch % every == 0 and batch < self.pipeline.steps
+        """Whether the state is to be saved after this step of the run."""
+        every, done = self.save.every_steps, self.position
+        return every > 0 and (done.epoch * self.pipeline.steps + done.batch) % every == 0
 
     def _timed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """Passes batches on, and adds up how long they were waited for."""
@@ -312,13 +327,14 @@ class Trainer:
         self.run.confusion(self.confusion, self.pipeline.classes)
         metrics = {name: value for name, value in result.items() if isinstance(value, float)}
         self.learner.validated(metrics)
-        if self.finished or self.position.epoch % self.save.every_epochs == 0:
+        best = self.run.best() is self.run.records[-1]
+        regular = self.position.epoch % self.save.every_epochs == 0 or self._due()
+        if self.finished or best or regular:
             self.learner.save(asdict(self.position), metrics)
         self.console.print(
             f"epoch {record['epoch']:>3}/{self.epochs}  loss {record['train_loss']:.4f}  "
-            f"val loss {result['val_loss']:.4f}  Dice {result['dice']:.4f}  "
-            f"IoU {result['iou']:.4f}  accuracy {result['accuracy']:.4f}"
-            + ("  [green]best[/]" if self.run.best() is self.run.records[-1] else ""),
+            + "  ".join(scored(result, self.save.best))
+            + ("  [green]best[/]" if best else ""),
             highlight=False,
             soft_wrap=True,
         )

@@ -18,6 +18,7 @@ from unet_jax.config import Config, differences, dump, load
 from unet_jax.draft import draft
 from unet_jax.events import Events
 from unet_jax.pipeline import Pipeline
+from unet_jax.retention import merit
 
 PACKAGES = ("unet-jax", "jax", "flax", "optax", "orbax-checkpoint", "torch", "numpy")
 
@@ -67,6 +68,7 @@ class Run:
             # A process killed while writing leaves half a line; its epoch will come again.
             self.records = [json.loads(line) for line in lines if line.endswith("\n")]
         self._resumed = resume
+        self._save = config.save
 
     @cached_property
     def _events(self) -> Events:
@@ -127,8 +129,9 @@ class Run:
         return pipeline.samples(epoch, batch), path
 
     def best(self) -> dict[str, Any]:
-        """The record with the highest validation Dice; the last of equals, as Orbax keeps."""
-        return max(reversed(self.records), key=lambda record: record["dice"])
+        """The record with the best `save.best`; the last of equals, as of checkpoints."""
+        name, lowest = self._save.best, self._save.lowest
+        return max(reversed(self.records), key=lambda record: merit(record[name], lowest))
 
     def summary(self, facts: Mapping[str, Any]) -> dict[str, Any]:
         """Writes `summary.json`: the best epoch, and `facts` about the whole run."""

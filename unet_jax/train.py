@@ -16,7 +16,7 @@ from unet_jax.cache import Place, choose_place
 from unet_jax.cli import INTERRUPTED, RunOptions, fail, mistakes
 from unet_jax.config import Config
 from unet_jax.datasets import DataError, class_ids, open_dataset
-from unet_jax.loop import Learner, Trainer, TrainingError
+from unet_jax.loop import Learner, Trainer, TrainingError, scored
 from unet_jax.onlooker import Onlooker
 from unet_jax.pipeline import Pipeline, num_logits
 from unet_jax.run import Run
@@ -34,6 +34,7 @@ class MakeLearner(Protocol):
         class_weights: tuple[float, ...] | None,
         steps_per_epoch: int,
         folder: Path,
+        say: Callable[[str], object],
     ) -> Learner: ...
 
 
@@ -91,6 +92,7 @@ def train(
                 class_weights=weights,
                 steps_per_epoch=pipeline.steps,
                 folder=run.checkpoints,
+                say=say,
             )
             open_things.callback(learner.close)
             trainer = Trainer(
@@ -110,6 +112,8 @@ def train(
             if trainer.finished:
                 say(f"All {config.train.epochs} epochs are trained; nothing is left to do.")
                 return 0
+            if learner.step:
+                say(f"Going on after step {learner.step}, in epoch {trainer.position.epoch + 1}.")
             place = settle(pipeline, learner, config.data.cache)
         except KeyboardInterrupt:
             return INTERRUPTED
@@ -121,8 +125,12 @@ def train(
         )
         try:
             finished = trainer.fit()
+            learner.close()
+            summary = run.summary(trainer.facts()) if finished else None
         except (DataError, TrainingError) as error:
             fail(str(error))
+        except OSError as error:  # A full disk, most of all.
+            fail(f"{error}. When that is put right, go on with: --resume --workdir {run.workdir}")
         except Exception as error:
             if not learner.out_of_memory(error):
                 raise
@@ -130,14 +138,13 @@ def train(
                 f"the device has too little memory for batches of {config.train.batch_size}: try a "
                 "smaller --batch-size, --accumulate 2 (or more), --remat, or --precision bfloat16"
             )
-        if not finished:
+        if summary is None:
             say(f"Saved after step {learner.step}. Go on with: --resume --workdir {run.workdir}")
             return INTERRUPTED if trainer.interrupt.signal == signal.SIGINT else 0
-        summary = run.summary(trainer.facts())
     best = summary["best"]
     say(
-        f"Best: epoch {best['epoch']}, Dice {best['dice']:.4f}, IoU {best['iou']:.4f}, "
-        f"accuracy {best['accuracy']:.4f}, in {summary['wall_seconds']:.0f} s, "
+        f"Best: epoch {best['epoch']}, {', '.join(scored(best, config.save.best))}, "
+        f"in {summary['wall_seconds']:.0f} s, "
         f"{summary['data_wait'] or 0:.1%} of the steps' time spent waiting for data; pictures in "
         f"{run.workdir / 'predictions'}, curves in {run.workdir / 'curves.png'}",
         style="bold green",

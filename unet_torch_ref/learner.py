@@ -1,8 +1,6 @@
 """The PyTorch side of a run: the model, its optimiser, and their checkpoints."""
 
-import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -12,12 +10,14 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from unet_torch_ref.augment import Normalisation
 from unet_torch_ref.batch import Arrays, to_tensors
+from unet_torch_ref.checkpoint import Checkpoints
 from unet_torch_ref.losses import Loss
 from unet_torch_ref.optim import build_optimizer
 from unet_torch_ref.schedule import build_schedule
 from unet_torch_ref.step import Scaler, eval_step, train_step
 
 Precision = Literal["float32", "bfloat16", "float16"]
+COUNTERS = ("step", "skipped", "skipped_in_row")
 
 
 class TorchLearner:
@@ -40,7 +40,7 @@ class TorchLearner:
         fill: int,
         size: tuple[int, int],
         classes: int,
-        folder: Path,
+        checkpoints: Checkpoints,
     ) -> None:
         """Args:
         model: The network, with its first weights.
@@ -54,7 +54,7 @@ class TorchLearner:
         fill: What masks hold outside of the picture, when a sample is moved.
         size: H and W that the network is given.
         classes: Classes in the masks.
-        folder: Where checkpoints go: `last.pt` and `best.pt`.
+        checkpoints: Where states go.
         """
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model = model.to(self._device).to(memory_format=torch.channels_last)  # type: ignore
@@ -67,9 +67,8 @@ class TorchLearner:
         average = get_ema_multi_avg_fn(ema_decay)
         self.ema = AveragedModel(self.model, multi_avg_fn=average) if ema_decay else None
         self.mean_std, self.fill, self.size, self.classes = mean_std, fill, size, classes
-        self.folder = folder
+        self.checkpoints = checkpoints
         self.step, self.skipped, self.skipped_in_row = 0, 0, 0
-        self.best = float("-inf")
 
     @property
     def parameters(self) -> int:
@@ -144,28 +143,30 @@ class TorchLearner:
             self.schedule.plateau.step(metrics["dice"])
 
     def save(self, position: Mapping[str, Any], metrics: Mapping[str, float] | None) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        if metrics is not None and metrics["dice"] >= self.best:
-            self.best = metrics["dice"]
-            self._write("best.pt", position)
-        self._write("last.pt", position)
+        state = {name: part.state_dict() for name, part in self._parts().items()}
+        state |= {name: getattr(self, name) for name in COUNTERS}
+        self.checkpoints.save(state, position, metrics)
 
     def restore(self) -> dict[str, Any] | None:
-        path = self.folder / "last.pt"
-        if not path.exists():
+        parts = self._parts()
+        expected = {
+            name: parts[name].state_dict() if name in parts else {} for name in ("model", "ema")
+        }
+        restored = self.checkpoints.restore(expected)
+        if restored is None:
             return None
-        saved = torch.load(path, map_location=self._device, weights_only=True)
-        for name, part in self._parts().items():
-            part.load_state_dict(saved[name])
-        for name in ("step", "skipped", "skipped_in_row", "best"):
-            setattr(self, name, saved[name])
-        return saved["position"]
+        state, position = restored
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+        for name in COUNTERS:
+            setattr(self, name, state[name])
+        return position
 
     def out_of_memory(self, error: Exception) -> bool:
         return isinstance(error, torch.OutOfMemoryError)
 
     def close(self) -> None:
-        """Nothing is under way between calls."""
+        self.checkpoints.close()
 
     def _parts(self) -> dict[str, Any]:
         """All that has a state of its own."""
@@ -178,10 +179,3 @@ class TorchLearner:
             "ema": self.ema,
         }
         return {name: part for name, part in parts.items() if part is not None}
-
-    def _write(self, name: str, position: Mapping[str, Any]) -> None:
-        draft = self.folder / f"{name}.part"
-        state = {name: part.state_dict() for name, part in self._parts().items()}
-        state |= {n: getattr(self, n) for n in ("step", "skipped", "skipped_in_row", "best")}
-        torch.save(state | {"position": dict(position)}, draft)
-        os.replace(draft, self.folder / name)
