@@ -84,6 +84,29 @@ def test_an_empty_folder_restores_nothing(framework: str, tmp_path: Path):
     assert not store.folder.exists()
 
 
+def test_a_folder_with_a_half_written_checkpoint_alone_restores_nothing(
+    framework: str, tmp_path: Path
+):
+    """A process that is killed in its first save leaves no more."""
+    store = Store(framework, tmp_path)
+    store.save(1)
+    store.close()
+    [path] = tmp_path.iterdir()
+    path.rename(tmp_path / {"jax": "1.orbax-checkpoint-tmp", "torch": "1.pt.part"}[framework])
+    assert Store(framework, tmp_path).restored() is None
+
+
+def test_what_another_framework_saved_is_an_error(framework: str, tmp_path: Path):
+    other = {"jax": "torch", "torch": "jax"}[framework]
+    store = Store(other, tmp_path)
+    store.save(1)
+    store.close()
+    [path] = tmp_path.iterdir()
+    title = {"jax": "JAX", "torch": "PyTorch"}[framework]
+    with pytest.raises(ValueError, match=rf"no checkpoint of {title}: {path.name}$"):
+        Store(framework, tmp_path).restored()
+
+
 def test_saving_a_step_again_overwrites_nothing(framework: str, tmp_path: Path):
     """As before an epoch's validation, and after it."""
     store = Store(framework, tmp_path, keep=2)

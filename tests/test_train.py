@@ -3,6 +3,8 @@
 import hashlib
 import json
 import os
+import re
+import resource
 import runpy
 import shutil
 import signal
@@ -10,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 import torch
 from jax.experimental.compilation_cache import compilation_cache
@@ -29,7 +30,7 @@ import parity.twin
 import unet_jax.learner
 import unet_jax.train
 from unet_jax.cli import parse
-from unet_jax.config import Config, ModelConfig, load
+from unet_jax.config import Config, dump, load
 from unet_jax.datasets import merged, open_dataset
 from unet_jax.loop import Trainer
 from unet_jax.models import build_model
@@ -191,7 +192,7 @@ def state(learner: Any) -> dict[str, tuple[str, bytes]]:
     if learner.framework == "jax":
         tree = learner.state
     else:
-        parts = {name: part.state_dict() for name, part in learner._parts().items()}
+        parts = {name: part.state_dict() for name, part in learner.parts().items()}
         tree = [learner.step, learner.skipped, learner.skipped_in_row, parts]
     leaves = ((jax.tree_util.keystr(p), np.asarray(v)) for p, v in jax.tree.leaves_with_path(tree))
     return {place: (str(leaf.dtype), leaf.tobytes()) for place, leaf in leaves}
@@ -516,6 +517,10 @@ def interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
+def terminate(*_: object) -> None:
+    signal.raise_signal(signal.SIGTERM)
+
+
 @pytest.mark.parametrize("notes", [False, True], ids=["new folder", "folder with a file"])
 def test_ctrl_c_before_the_first_step_leaves_no_run(
     notes: bool, framework: str, launch: Launch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -528,6 +533,18 @@ def test_ctrl_c_before_the_first_step_leaves_no_run(
     assert record.status == 130
     assert record.learner.step == 0
     assert [path.name for path in tmp_path.rglob("*")] == ["run", "notes.txt"] * notes
+
+
+def test_sigterm_before_the_first_step_leaves_no_run(
+    launch: Launch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(unet_jax.train, "settle", terminate)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as stop:
+        launch("torch", tmp_path / "run", *ARGUMENTS)
+    assert stop.value.code == 0
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert not (tmp_path / "run").exists()
 
 
 def test_two_ctrl_c_in_the_first_step_leave_no_run(launch: Launch, tmp_path: Path):
@@ -571,11 +588,22 @@ def test_a_mistake_of_ours_in_the_learner_is_not_taken_for_one_in_the_settings(
     assert not (tmp_path / "run").exists()
 
 
-def test_ctrl_c_ends_the_process_with_130(compiled: dict[str, str], prepared: Path, tmp_path: Path):
+@pytest.mark.parametrize(
+    ("framework", "number", "status"),
+    [("jax", signal.SIGINT, 130), ("jax", signal.SIGTERM, 0), ("torch", signal.SIGTERM, 0)],
+)
+def test_a_signal_saves_and_ends_the_process_in_time(
+    framework: str,
+    number: int,
+    status: int,
+    compiled: dict[str, str],
+    prepared: Path,
+    tmp_path: Path,
+):
     arguments = (*ARGUMENTS, "--epochs", "9999")
     process = subprocess.Popen(
         [
-            *(sys.executable, ROOT / "scripts" / "train_jax.py"),
+            *(sys.executable, ROOT / "scripts" / f"train_{framework}.py"),
             *("--workdir", tmp_path / "run", "--prepared-dir", prepared, *arguments),
         ],
         env=os.environ | compiled,
@@ -589,12 +617,15 @@ def test_ctrl_c_ends_the_process_with_130(compiled: dict[str, str], prepared: Pa
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < patience
             time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
+        sent = time.monotonic()
+        process.send_signal(number)
         out, err = process.communicate(timeout=60)
     finally:
         process.kill()
-    assert process.returncode == 130, err
-    assert "Saved after step" in out
+    assert process.returncode == status, err
+    assert time.monotonic() - sent < 10  # Seconds; schedulers wait for 30.
+    [step] = re.findall(r"^Saved after step (\d+)\. Go on with: --resume", out, re.MULTILINE)
+    assert step in names(tmp_path / "run")
     assert "Traceback" not in err
 
 
@@ -685,3 +716,190 @@ def test_a_run_keeps_its_best_and_latest_checkpoints(
     paths = (record.workdir / "checkpoints").iterdir()
     kept = {int(path.name.removesuffix(".pt")) for path in paths}
     assert kept == {best, (EPOCHS - 1) * STEPS, EPOCHS * STEPS}
+
+
+def names(workdir: Path) -> set[str]:
+    """Of the checkpoints that a run has."""
+    return {path.name.removesuffix(".pt") for path in (workdir / "checkpoints").iterdir()}
+
+
+def test_what_is_saved_and_called_best_follows_the_settings(
+    framework: str,
+    launch: Launch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """Every third step, the best epochs and the last are saved; the last and the best are kept."""
+    losses, validate = iter((3.0, 1.0, 2.0)), Trainer._validate
+    monkeypatch.setattr(
+        Trainer, "_validate", lambda self: {**(validate(self) or {}), "val_loss": next(losses)}
+    )
+    record, saved = Record(tmp_path / "run"), []
+    launch(
+        framework,
+        record.workdir,
+        *(*ARGUMENTS, "--best", "val_loss"),
+        *("--every-epochs", "9", "--every-steps", "3", "--keep", "1"),
+        on_save=lambda n: saved.append(record.learner.step),
+        record=record,
+    )
+    assert saved == [3, STEPS, 6, 2 * STEPS, 9, 3 * STEPS]
+    assert names(record.workdir) == {str(2 * STEPS), str(3 * STEPS)}
+    summary = json.loads((record.workdir / "summary.json").read_text())
+    assert summary["best"] == record.metrics()[1]
+    lines = capsys.readouterr().out.splitlines()
+    epochs = [line for line in lines if line.startswith("epoch")]
+    assert [line.endswith("best") for line in epochs] == [True, True, False]
+    assert any(line.startswith("Best: epoch 2, val loss 1.0000") for line in lines)
+
+
+def test_a_save_after_a_step_that_ends_an_epoch_waits_for_its_validation(
+    launch: Launch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """So that it is saved once, and as what it scored."""
+    dice, validate = iter((0.9, 0.1, 0.2)), Trainer._validate
+    monkeypatch.setattr(
+        Trainer, "_validate", lambda self: {**(validate(self) or {}), "dice": next(dice)}
+    )
+    record, saved = Record(tmp_path / "run"), []
+    launch(
+        "torch",
+        record.workdir,
+        *(*ARGUMENTS, "--every-epochs", "9", "--every-steps", str(2 * STEPS)),
+        on_save=lambda n: saved.append(record.learner.step),
+        record=record,
+    )
+    assert saved == [STEPS, 2 * STEPS, 3 * STEPS]
+
+
+def damage(workdir: Path, step: int) -> Path:
+    """Cuts the largest file of a checkpoint short."""
+    [place] = (workdir / "checkpoints").glob(f"{step}*")
+    paths = [place, *place.rglob("*")]
+    largest = max((path for path in paths if path.is_file()), key=lambda path: path.stat().st_size)
+    os.truncate(largest, largest.stat().st_size // 2)
+    return place
+
+
+def test_a_run_goes_on_exactly_from_the_checkpoint_before_a_damaged_one(
+    framework: str,
+    launch: Launch,
+    reference: Callable[[str], Record],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+):
+    whole = reference(framework)
+    shutil.copytree(whole.workdir, tmp_path / "run")
+    place = damage(tmp_path / "run", EPOCHS * STEPS)
+    capsys.readouterr()
+    resumed = launch(framework, tmp_path / "run", "--resume")
+    said = capsys.readouterr().out
+    assert f"{place} is damaged and not used: " in said
+    assert f"Going on after step {(EPOCHS - 1) * STEPS}, in epoch {EPOCHS}." in said
+    assert len(resumed.trained) == STEPS
+    assert state(resumed.learner) == state(whole.learner)
+    assert resumed.metrics() == whole.metrics()
+
+
+def test_a_full_disk_ends_a_run_with_one_line_and_loses_no_checkpoint(
+    framework: str, launch: Launch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill(save: int) -> None:
+        if save == 2:  # No file may become larger than this; a checkpoint is.
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, before[1]))
+
+    workdir = tmp_path / "run"
+    try:
+        with pytest.raises(SystemExit) as stop:
+            launch(
+                framework, workdir, *ARGUMENTS, "--channels", "64", "--epochs", "2", on_save=fill
+            )
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert stop.value.code == 2
+    [line] = [line for line in capfd.readouterr().err.splitlines() if "Preparing" not in line]
+    place = workdir / "checkpoints"
+    assert line.startswith(f"error: {place}: checkpoint {2 * STEPS} could not be written: ")
+    assert "File too large" in line  # For a disk it is "No space left on device".
+    assert line.endswith(
+        f" MB are free. When that is put right, go on with: --resume --workdir {workdir}"
+    )
+    assert names(workdir) == {str(STEPS)}
+    resumed = launch(framework, workdir, "--resume")
+    assert resumed.status == 0
+    assert len(resumed.trained) == STEPS
+
+
+def test_a_run_without_a_whole_checkpoint_is_left_as_it_was(
+    launch: Launch,
+    reference: Callable[[str], Record],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+):
+    shutil.copytree(reference("torch").workdir, tmp_path / "run")
+    for name in names(tmp_path / "run"):
+        damage(tmp_path / "run", int(name))
+    before = {path: content for path, (_, content) in snapshot(tmp_path / "run").items()}
+    with pytest.raises(SystemExit) as stop:
+        launch("torch", tmp_path / "run", "--resume")
+    assert stop.value.code == 2
+    assert "all checkpoints are damaged" in capsys.readouterr().err
+    assert {path: content for path, (_, content) in snapshot(tmp_path / "run").items()} == before
+
+
+def test_a_checkpoint_of_another_network_lists_what_differs(
+    framework: str,
+    launch: Launch,
+    reference: Callable[[str], Record],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+):
+    shutil.copytree(reference(framework).workdir, tmp_path / "run")
+    path = tmp_path / "run" / "config.yaml"
+    config = load(path)
+    path.write_text(dump(replace(config, model=replace(config.model, channels=(6,)))))
+    with pytest.raises(SystemExit) as stop:
+        launch(framework, tmp_path / "run", "--resume")
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    first, *lines = error.splitlines()
+    assert first.endswith("is of another network or optimiser:")
+    entry, before, now = {
+        "jax": ("params/conv_out/kernel", [1, 1, 4, 6], [1, 1, 6, 6]),
+        "torch": ("model/encoder.0.conv_1.weight", [4, 3, 3, 3], [6, 3, 3, 3]),
+    }[framework]
+    assert f"  {entry}: float32 {before} saved, float32 {now} expected" in lines
+
+
+def test_a_run_of_the_other_framework_is_refused(
+    framework: str,
+    launch: Launch,
+    reference: Callable[[str], Record],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+):
+    other = {"jax": "torch", "torch": "jax"}[framework]
+    shutil.copytree(reference(other).workdir, tmp_path / "run")
+    with pytest.raises(SystemExit) as stop:
+        launch(framework, tmp_path / "run", "--resume")
+    assert stop.value.code == 2
+    name = {"jax": "JAX", "torch": "PyTorch"}[framework]
+    assert f"{tmp_path / 'run' / 'checkpoints'} holds no checkpoint of {name}: " in (
+        capsys.readouterr().err
+    )
+
+
+def test_a_run_killed_before_its_summary_gets_it_when_resumed(
+    launch: Launch, reference: Callable[[str], Record], tmp_path: Path
+):
+    whole = reference("torch").workdir
+    shutil.copytree(whole, tmp_path / "run")
+    (tmp_path / "run" / "summary.json").unlink()
+    assert launch("torch", tmp_path / "run", "--resume").status == 0
+    found, expected = (
+        json.loads((path / "summary.json").read_text()) for path in (tmp_path / "run", whole)
+    )
+    assert found["best"] == expected["best"]

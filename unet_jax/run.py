@@ -44,6 +44,7 @@ class Run:
         self.workdir = workdir
         self.checkpoints = workdir / "checkpoints"
         self._metrics = workdir / "metrics.jsonl"
+        self._summary = workdir / "summary.json"
         if workdir.exists() and not workdir.is_dir():
             raise ValueError(f"--workdir: {workdir} is a file; a folder is needed")
         exists = (workdir / "config.yaml").exists()
@@ -133,6 +134,11 @@ class Run:
         name, lowest = self._save.best, self._save.lowest
         return max(reversed(self.records), key=lambda record: merit(record[name], lowest))
 
+    @property
+    def summarised(self) -> bool:
+        """Whether `summary.json` is there."""
+        return self._summary.exists()
+
     def summary(self, facts: Mapping[str, Any]) -> dict[str, Any]:
         """Writes `summary.json`: the best epoch, and `facts` about the whole run."""
         versions = {"python": platform.python_version()}
@@ -145,7 +151,7 @@ class Run:
         summary = {"best": best, "epochs": len(self.records), **facts, "versions": versions}
         summary["finished"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
         text = json.dumps(summary, indent=2)
-        _write(self.workdir / "summary.json", text)
+        _write(self._summary, text)
         return summary
 
     def close(self) -> None:

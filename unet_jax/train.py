@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from rich.console import Console
 
@@ -67,6 +67,9 @@ def train(
     say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
     workdir = options.workdir or Path("runs", f"{options.preset}-{time.strftime('%Y%m%d-%H%M%S')}")
     with ExitStack() as open_things:
+        # Until there is something to save, and once all is.
+        before = signal.signal(signal.SIGTERM, _leave)
+        open_things.callback(signal.signal, signal.SIGTERM, before)
         try:
             if options.dry_run:
                 with mistakes():
@@ -110,6 +113,8 @@ def train(
                 with mistakes():
                     trainer.resume()
             if trainer.finished:
+                if not run.summarised:  # It was killed in between.
+                    run.summary(trainer.facts())
                 say(f"All {config.train.epochs} epochs are trained; nothing is left to do.")
                 return 0
             if learner.step:
@@ -150,6 +155,10 @@ def train(
         style="bold green",
     )
     return 0
+
+
+def _leave(*_: object) -> NoReturn:
+    raise SystemExit(0)
 
 
 def settle(pipeline: Pipeline, learner: Learner, wanted: str) -> Place:

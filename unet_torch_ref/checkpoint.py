@@ -4,6 +4,7 @@ A checkpoint is what `torch.save` makes of `state`, `position` and `metrics`: a 
 by its step. The archive has a checksum of each part, which `torch.load` does not look at.
 """
 
+import io
 import os
 import re
 import shutil
@@ -77,14 +78,15 @@ class Checkpoints:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._sweep()
+            archive = io.BytesIO()  # Writing to a file, torch hides what the disk said.
+            torch.save(content, archive)
             with draft.open("wb") as file:
-                torch.save(content, file)
+                file.write(archive.getbuffer())
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(draft, self._path(new.name))
         except Exception as error:
-            # torch raises an error of its own above that of a full disk.
-            raise self._failure(new.name, state, error.__context__ or error) from error
+            raise self._failure(new.name, state, error) from error
         self._saved = self._retention.kept([*self._saved, new])
         for path in _complete(self.folder):
             if path.stem not in {saved.name for saved in self._saved}:
@@ -136,9 +138,7 @@ class Checkpoints:
         for path in self.folder.glob("*.pt.part"):
             path.unlink()
 
-    def _failure(
-        self, name: str, state: Mapping[str, Any], error: BaseException
-    ) -> CheckpointError:
+    def _failure(self, name: str, state: Mapping[str, Any], error: Exception) -> CheckpointError:
         message = f"{self.folder}: checkpoint {name} could not be written: {_line(error)}"
         if self.folder.exists():
             self._sweep()
@@ -194,6 +194,6 @@ def _complete(folder: Path) -> list[Path]:
     return [path for path in paths if re.fullmatch(r"\d+(\.\d+)?\.pt", path.name)]
 
 
-def _line(error: BaseException) -> str:
+def _line(error: Exception) -> str:
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text[:400]}"

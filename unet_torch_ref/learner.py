@@ -143,12 +143,12 @@ class TorchLearner:
             self.schedule.plateau.step(metrics["dice"])
 
     def save(self, position: Mapping[str, Any], metrics: Mapping[str, float] | None) -> None:
-        state = {name: part.state_dict() for name, part in self._parts().items()}
+        state = {name: part.state_dict() for name, part in self.parts().items()}
         state |= {name: getattr(self, name) for name in COUNTERS}
         self.checkpoints.save(state, position, metrics)
 
     def restore(self) -> dict[str, Any] | None:
-        parts = self._parts()
+        parts = self.parts()
         expected = {
             name: parts[name].state_dict() if name in parts else {} for name in ("model", "ema")
         }
@@ -168,7 +168,7 @@ class TorchLearner:
     def close(self) -> None:
         self.checkpoints.close()
 
-    def _parts(self) -> dict[str, Any]:
+    def parts(self) -> dict[str, Any]:
         """All that has a state of its own."""
         parts = {
             "model": self.model,
