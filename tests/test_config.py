@@ -672,9 +672,11 @@ def test_the_lowest_loss_is_best_and_the_highest_of_all_other_scores():
     assert [name for name in scores if SaveConfig(best=name).lowest] == ["val_loss"]
 
 
-@pytest.mark.parametrize("name", ["every_epochs", "every_steps", "keep"])
-def test_how_often_a_run_is_saved_may_change_when_it_is_resumed(name):
-    assert differences(Config(), Config(save=SaveConfig(**{name: 3}))) == []
+@pytest.mark.parametrize(
+    "save", [SaveConfig(every_epochs=3), SaveConfig(every_steps=3), SaveConfig(keep=3)]
+)
+def test_how_often_a_run_is_saved_may_change_when_it_is_resumed(save: SaveConfig):
+    assert differences(Config(), Config(save=save)) == []
 
 
 def test_what_is_best_may_not_change_when_a_run_is_resumed():

@@ -82,9 +82,10 @@ def train(
                     builder, config.data, config.augment, config.train.batch_size, config.train.seed
                 )
                 workdir = workdir.expanduser()
-                run = (
-                    Run(workdir, config, resume=options.resume) if host == 0 else Onlooker(workdir)
-                )
+                if host == 0:
+                    run = Run(workdir, config, resume=options.resume)
+                else:
+                    run = Onlooker(workdir, config.save)
                 open_things.callback(run.close)
                 run.split(pipeline)
                 weights = class_weights(config.loss, len(pipeline.classes), pipeline.train_masks())
