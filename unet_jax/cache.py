@@ -1,13 +1,15 @@
 """Where a prepared set lies while it is trained on: on the device, in host memory, or on disk."""
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import psutil
 
 Place = Literal["device", "host", "none"]
 Record = dict[str, np.ndarray]
+Read = Callable[[np.ndarray], Record]
+"""Gives the samples of int [B], each array of them one."""
 Fetch = Callable[[np.ndarray], tuple[Any, Any]]
 """Gives images [B, H, W, 3] and masks [B, H, W], on the device, of the samples of int32 [B]."""
 SHARE = 4
@@ -29,7 +31,7 @@ def choose_place(wanted: str, size: int, device_free: int | None) -> Place:
     return "device" if device_free is not None and SHARE * size <= device_free else "host"
 
 
-class Held:
+class Held(NamedTuple):
     """A whole set in host memory.
 
     Attributes:
@@ -37,17 +39,8 @@ class Held:
       mask: uint8 [N, H, W].
     """
 
-    def __init__(self, read: Callable[[int], Record], count: int, size: tuple[int, int]) -> None:
-        """Args:
-        read: Gives the sample of an index.
-        count: How many there are.
-        size: Height and width of each.
-        """
-        self.image = np.empty((count, *size, 3), np.uint8)
-        self.mask = np.empty((count, *size), np.uint8)
-        for index in range(count):
-            record = read(index)
-            self.image[index], self.mask[index] = record["image"], record["mask"]
+    image: np.ndarray
+    mask: np.ndarray
 
-    def __call__(self, index: int) -> Record:
-        return {"image": self.image[index], "mask": self.mask[index]}
+    def __call__(self, indices: np.ndarray) -> Record:
+        return {"image": self.image[indices], "mask": self.mask[indices]}

@@ -145,19 +145,24 @@ def affine(
     Returns:
       int32 [2, 3], as in `Draw.geometry`.
     """
-    output, picture = np.array(size[::-1], float), np.array(native[::-1], float)  # Width first.
-    corner, window = np.zeros(2), picture
-    if crop is not None:
-        corner, window = np.array(crop[:2]), np.array([crop[2], crop[2]])
-    cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
-    turned = np.array([[cos, -sin], [sin, cos]]) / zoom
-    flips = np.array([-1 if mirrored else 1, -1 if upside_down else 1])
-    density = np.array((stored or size)[::-1]) / picture  # Stored pixels for each native one.
-    step = np.rint(ONE_PIXEL * density[:, None] * (flips[:, None] * turned) * window / output)
-    # From the rounded steps, so that the middle is exact and only the far ends carry their error.
-    middle = (corner + window / 2) * density - 0.5
-    start = np.rint(ONE_PIXEL * middle - step @ ((output - 1) / 2 + np.array(shift) * output))
-    return np.column_stack([step, start]).astype(np.int32)
+    output, picture = size[::-1], native[::-1]  # Width first.
+    corner, window = ((0.0, 0.0), picture) if crop is None else (crop[:2], (crop[2], crop[2]))
+    cos, sin = math.cos(math.radians(angle)) / zoom, math.sin(math.radians(angle)) / zoom
+    turned = ((cos, -sin), (sin, cos))
+    flips = (-1 if mirrored else 1, -1 if upside_down else 1)
+    rows = []  # Numbers, not arrays of four: NumPy would take three times as long.
+    for axis in (0, 1):
+        density = (stored or size)[1 - axis] / picture[axis]  # Stored pixels for each native one.
+        step = [
+            round(ONE_PIXEL * density * flips[axis] * turned[axis][to] * window[to] / output[to])
+            for to in (0, 1)
+        ]
+        # From the rounded steps, so that the middle is exact and only the far ends carry their
+        # error.
+        middle = (corner[axis] + window[axis] / 2) * density - 0.5
+        way = sum(step[to] * ((output[to] - 1) / 2 + shift[to] * output[to]) for to in (0, 1))
+        rows.append([*step, round(ONE_PIXEL * middle - way)])
+    return np.array(rows, np.int32)
 
 
 def _geometry(

@@ -1,7 +1,7 @@
 """From prepared records to batches: the same ones for both frameworks, whatever the threads."""
 
 import math
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Iterator, Sequence, Sized
 from functools import partial
 
 import grain
@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from unet_jax.batch import Batch
-from unet_jax.cache import Fetch, Held, Record
+from unet_jax.cache import Fetch, Held, Read, Record
 from unet_jax.config import AugmentConfig, DataConfig
 from unet_jax.datasets import IGNORED, DataError, PairBuilder, merged
 from unet_jax.draws import affine, check_reach, draw, geometric, photometric
@@ -72,7 +72,7 @@ class Pipeline:
         self._shrunk = self.stored != self.size
         self._moved = self._shrunk or geometric(self.augment)
         self._coloured = photometric(self.augment)
-        self._sample: Callable[[int], Record] = self._read
+        self._samples: Read = self._read
         self._fetch: Fetch | None = None
         self.batch_size = batch_size
         self.steps = samples // batch_size
@@ -86,38 +86,39 @@ class Pipeline:
 
     def train_masks(self) -> Iterator[np.ndarray]:
         """The training samples' class ids, uint8 [H, W] of the stored size."""
-        return (self._read(index)["mask"] for index in self.split.train)
+        return (self._read(np.array([index]))["mask"][0] for index in self.split.train)
 
     def samples(self, epoch: int, batch: int) -> list[str]:
         """The names of the samples in a training batch."""
         first = batch * self.batch_size
-        return [self.names[i] for i in self._order(epoch)[first : first + self.batch_size]]
+        return [self.names[n] for n in self._order(epoch)[first : first + self.batch_size]]
 
     def hold(self) -> Held:
         """Reads the whole set into memory, and serves it from there."""
-        held = Held(self._read, len(self.names), self.stored)
-        self._sample = held
+        self._samples = held = Held(**self._read(np.arange(len(self.names))))
         return held
 
     def fetch_by(self, fetch: Fetch) -> None:
         """Leaves the reading to `fetch`, which has the whole set on the device."""
         self._fetch = fetch
-        self._sample = lambda index: {"index": np.asarray(index, np.int32)}
+        self._samples = lambda indices: {"index": indices.astype(np.int32)}
 
     def train(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The epoch's batches from number `start` on; only (seed, epoch) decide what is in them."""
-        data = self._order(epoch).map(partial(self._augmented, epoch)).batch(self.batch_size)
-        return self._batches(data[start : self.steps])
+        order = self._order(epoch).reshape(self.steps, self.batch_size)
+        return self._batches(list(order[start:]), partial(self._augmented, epoch))
 
-    def _order(self, epoch: int) -> grain.MapDataset:
+    def _order(self, epoch: int) -> np.ndarray:
         """Which samples an epoch trains on, one after another."""
-        seed = int(np.random.SeedSequence([self.seed, epoch]).generate_state(1)[0])
-        passes = math.ceil(self.steps * self.batch_size / len(self.split.train))
-        return grain.MapDataset.source(self.split.train).seed(seed).shuffle().repeat(passes)
+        # Grain would shuffle, too, but takes a quarter as long over it as to read the samples.
+        rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(epoch,)))
+        count = self.steps * self.batch_size
+        passes = math.ceil(count / len(self.split.train))
+        return np.concatenate([rng.permutation(self.split.train) for _ in range(passes)])[:count]
 
     def validation(self) -> Iterator[Batch]:
         """Every validation sample once, in order; the last batch is padded, and says so."""
-        batches = self._in_order(self.split.validation, self._sample)
+        batches = self._in_order(self.split.validation, self._samples)
         return map(self._whole, batches) if self._shrunk else batches
 
     def pictures(self, count: int) -> Iterator[Batch]:
@@ -130,18 +131,20 @@ class Pipeline:
         batches = self._in_order([self.split.validation[i] for i in places], self._read)
         return map(self._seen, batches) if self._shrunk else batches
 
-    def _in_order(self, indices: list[int], sample: Callable[[int], Record]) -> Iterator[Batch]:
-        data = grain.MapDataset.source(indices).map(sample)
-        return self._batches(data.batch(self.batch_size))
+    def _in_order(self, indices: Sequence[int], read: Read) -> Iterator[Batch]:
+        places = range(self.batch_size, len(indices), self.batch_size)
+        return self._batches(np.split(np.asarray(indices), places), read)
 
-    def _augmented(self, epoch: int, index: int) -> Record:
-        record = self._sample(index)
+    def _augmented(self, epoch: int, indices: np.ndarray) -> Record:
+        batch = self._samples(indices)
         if self._moved or self._coloured:
-            where = {"size": self.size, "native": self.native[index], "stored": self.stored}
-            drawn = draw(self.augment, seed=self.seed, epoch=epoch, index=index, **where)
-            record |= {"geometry": drawn.geometry} if self._moved else {}
-            record |= {"colour": drawn.colour} if self._coloured else {}
-        return record
+            at = {"seed": self.seed, "epoch": epoch, "size": self.size, "stored": self.stored}
+            drawn = [
+                draw(self.augment, **at, index=n, native=self.native[n]) for n in indices.tolist()
+            ]
+            batch |= {"geometry": np.stack([d.geometry for d in drawn])} if self._moved else {}
+            batch |= {"colour": np.stack([d.colour for d in drawn])} if self._coloured else {}
+        return batch
 
     def _whole(self, batch: Batch) -> Batch:
         """The batch, to be seen as a whole at the size of what the network is given."""
@@ -161,15 +164,19 @@ class Pipeline:
         image = seen(batch.image, Image.Resampling.BILINEAR)
         return batch._replace(image=image, mask=seen(batch.mask, Image.Resampling.NEAREST))
 
-    def _read(self, index: int) -> Record:
-        record = self.records[index]
-        if not self.binary:
-            return record
-        mask = record["mask"]
-        return record | {"mask": np.where(mask == IGNORED, mask, mask > 0).astype(np.uint8)}
+    def _read(self, indices: np.ndarray) -> Record:
+        # One record at a time: the memory that one took is the next one's.
+        image = np.empty((len(indices), *self.stored, 3), np.uint8)
+        mask = np.empty((len(indices), *self.stored), np.uint8)
+        for place, index in enumerate(indices.tolist()):
+            record = self.records[index]
+            image[place], mask[place] = record["image"], record["mask"]
+        if self.binary:
+            np.copyto(mask, 1, where=(mask > 0) & (mask != IGNORED))
+        return {"image": image, "mask": mask}
 
-    def _batches(self, data: grain.MapDataset) -> Iterator[Batch]:
-        for record in data.to_iter_dataset(READ):
+    def _batches(self, indices: Sequence[np.ndarray], read: Read) -> Iterator[Batch]:
+        for record in grain.MapDataset.source(indices).map(read).to_iter_dataset(READ):
             count = len(next(iter(record.values())))
             valid = np.arange(self.batch_size) < count
             record = {name: _pad(x, self.batch_size - count) for name, x in record.items()}
