@@ -62,6 +62,7 @@ def curves(config: Config, steps: int) -> dict[str, Trajectory]:
         config.augment,
         config.train.batch_size,
         config.train.seed,
+        border_sigma=config.loss.border,
     )
     batches = list(islice(chain.from_iterable(map(data.train, count())), steps))
     return {

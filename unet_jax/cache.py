@@ -10,8 +10,8 @@ Place = Literal["device", "host", "none"]
 Record = dict[str, np.ndarray]
 Read = Callable[[np.ndarray], Record]
 """Gives the samples of int [B], each array of them one."""
-Fetch = Callable[[np.ndarray], tuple[Any, Any]]
-"""Gives images [B, H, W, 3] and masks [B, H, W], on the device, of the samples of int32 [B]."""
+Fetch = Callable[[np.ndarray], tuple[Any, ...]]
+"""Gives what `Held` holds, on the device, of the samples of int32 [B]."""
 SHARE = 4
 """A set may take a quarter of the free memory; the rest is for the network and everything else."""
 
@@ -37,10 +37,17 @@ class Held(NamedTuple):
     Attributes:
       image: uint8 [N, H, W, 3].
       mask: uint8 [N, H, W].
+      border: uint8 [N, H, W], as of `unet_jax.border`; None: the loss needs none.
     """
 
     image: np.ndarray
     mask: np.ndarray
+    border: np.ndarray | None = None
+
+    @property
+    def arrays(self) -> list[np.ndarray]:
+        """Those that are there."""
+        return [array for array in self if array is not None]
 
     def __call__(self, indices: np.ndarray) -> Record:
-        return {"image": self.image[indices], "mask": self.mask[indices]}
+        return {name: array[indices] for name, array in self._asdict().items() if array is not None}

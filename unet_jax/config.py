@@ -367,6 +367,11 @@ class LossConfig:
             raise ValueError(f"class_weights: {self.class_weights} must hold one above 0")
         return self
 
+    @property
+    def border(self) -> float | None:
+        """How wide borders are in the border maps that samples need; None: they need none."""
+        return self.border_sigma if self.border_weight else None
+
     def check(self, classes: int) -> None:
         """Raises `ValueError` if a setting does not go with so many classes."""
         if not isinstance(self.class_weights, str) and len(self.class_weights) != classes:

@@ -95,8 +95,8 @@ class JaxLearner:
         stats = jax.local_devices()[0].memory_stats()
         return stats and stats["bytes_limit"] - stats["bytes_in_use"]
 
-    def hold(self, image: np.ndarray, mask: np.ndarray) -> Fetch:
-        return partial(self.parallel.take, self.parallel.replicate((image, mask)))
+    def hold(self, *arrays: np.ndarray) -> Fetch:
+        return partial(self.parallel.take, self.parallel.replicate(arrays))
 
     def train_step(self, batch: Batch) -> Mapping[str, Any]:
         self.state, metrics = self._train(self.state, self.parallel.divide(batch))

@@ -51,8 +51,8 @@ class Learner(Protocol):
         """Bytes free on the accelerator; None if the device is the host."""
         ...
 
-    def hold(self, image: np.ndarray, mask: np.ndarray) -> Fetch:
-        """Puts images [N, H, W, 3] and masks [N, H, W] on the device, to be fetched from there."""
+    def hold(self, *arrays: np.ndarray) -> Fetch:
+        """Puts arrays [N, …] on the device, the rows of each to be fetched from there."""
         ...
 
     def train_step(self, batch: Batch) -> Mapping[str, Any]:

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from unet_jax.batch import Batch
+from unet_jax.border import border_map
 from unet_jax.cache import Fetch, Held, Read, Record
 from unet_jax.config import AugmentConfig, DataConfig
 from unet_jax.datasets import IGNORED, DataError, PairBuilder, merged
@@ -41,6 +42,8 @@ class Pipeline:
         augment: AugmentConfig,
         batch_size: int,
         seed: int,
+        *,
+        border_sigma: float | None = None,
     ):
         """Args:
           builder: The prepared set.
@@ -48,6 +51,8 @@ class Pipeline:
           augment: How training samples are changed; not at all with `overfit`.
           batch_size: Samples a batch; with `overfit`, at most as many as there are.
           seed: Draws each epoch's order and augmentation.
+          border_sigma: How wide borders between objects are, in stored pixels; None: samples have
+            no border map.
 
         Raises:
           DataError: There are fewer training samples than a batch needs.
@@ -72,7 +77,11 @@ class Pipeline:
         self._shrunk = self.stored != self.size
         self._moved = self._shrunk or geometric(self.augment)
         self._coloured = photometric(self.augment)
-        self._samples: Read = self._read
+        self.border_sigma = border_sigma
+        self._stored: Read = self._read
+        if border_sigma is not None:
+            self._stored = partial(self._read_with_borders, border_sigma)
+        self._samples = self._stored
         self._fetch: Fetch | None = None
         self.batch_size = batch_size
         self.steps = samples // batch_size
@@ -82,7 +91,8 @@ class Pipeline:
     @property
     def bytes(self) -> int:
         """Size of the whole set in memory."""
-        return 4 * math.prod(self.stored) * len(self.names)
+        each = 4 if self.border_sigma is None else 5
+        return each * math.prod(self.stored) * len(self.names)
 
     def train_masks(self) -> Iterator[np.ndarray]:
         """The training samples' class ids, uint8 [H, W] of the stored size."""
@@ -95,7 +105,7 @@ class Pipeline:
 
     def hold(self) -> Held:
         """Reads the whole set into memory, and serves it from there."""
-        self._samples = held = Held(**self._read(np.arange(len(self.names))))
+        self._samples = held = Held(**self._samples(np.arange(len(self.names))))
         return held
 
     def fetch_by(self, fetch: Fetch) -> None:
@@ -118,7 +128,7 @@ class Pipeline:
 
     def validation(self) -> Iterator[Batch]:
         """Every validation sample once, in order; the last batch is padded, and says so."""
-        batches = self._in_order(self.split.validation, self._samples)
+        batches = self._batches(_portions(self.split.validation, self.batch_size), self._samples)
         return map(self._whole, batches) if self._shrunk else batches
 
     def pictures(self, count: int) -> Iterator[Batch]:
@@ -128,12 +138,9 @@ class Pipeline:
         """
         count = min(count, len(self.split.validation))
         places = np.linspace(0, len(self.split.validation) - 1, count).astype(int)
-        batches = self._in_order([self.split.validation[i] for i in places], self._read)
+        chosen = [self.split.validation[i] for i in places]
+        batches = self._batches(_portions(chosen, self.batch_size), self._stored)
         return map(self._seen, batches) if self._shrunk else batches
-
-    def _in_order(self, indices: Sequence[int], read: Read) -> Iterator[Batch]:
-        places = range(self.batch_size, len(indices), self.batch_size)
-        return self._batches(np.split(np.asarray(indices), places), read)
 
     def _augmented(self, epoch: int, indices: np.ndarray) -> Record:
         batch = self._samples(indices)
@@ -162,7 +169,11 @@ class Pipeline:
             return np.stack([np.asarray(each) for each in sampled])
 
         image = seen(batch.image, Image.Resampling.BILINEAR)
-        return batch._replace(image=image, mask=seen(batch.mask, Image.Resampling.NEAREST))
+        mask = seen(batch.mask, Image.Resampling.NEAREST)
+        border = batch.border
+        if border is not None:
+            border = seen(border, Image.Resampling.NEAREST)
+        return batch._replace(image=image, mask=mask, border=border)
 
     def _read(self, indices: np.ndarray) -> Record:
         # One record at a time: the memory that one took is the next one's.
@@ -175,6 +186,13 @@ class Pipeline:
             np.copyto(mask, 1, where=(mask > 0) & (mask != IGNORED))
         return {"image": image, "mask": mask}
 
+    def _read_with_borders(self, sigma: float, indices: np.ndarray) -> Record:
+        record = self._read(indices)
+        border = np.empty_like(record["mask"])
+        for place, mask in enumerate(record["mask"]):
+            border[place] = border_map(mask, sigma)
+        return record | {"border": border}
+
     def _batches(self, indices: Sequence[np.ndarray], read: Read) -> Iterator[Batch]:
         for record in grain.MapDataset.source(indices).map(read).to_iter_dataset(READ):
             count = len(next(iter(record.values())))
@@ -182,8 +200,12 @@ class Pipeline:
             record = {name: _pad(x, self.batch_size - count) for name, x in record.items()}
             if "index" in record:
                 assert self._fetch is not None
-                record["image"], record["mask"] = self._fetch(record.pop("index"))
+                record |= zip(Held._fields, self._fetch(record.pop("index")), strict=False)
             yield Batch(valid=valid, **record)
+
+
+def _portions(indices: Sequence[int], size: int) -> list[np.ndarray]:
+    return np.split(np.asarray(indices), range(size, len(indices), size))
 
 
 def _pad(array: np.ndarray, count: int) -> np.ndarray:

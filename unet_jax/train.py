@@ -79,7 +79,12 @@ def train(
             with mistakes():
                 builder = open_dataset(config.data)
                 pipeline = Pipeline(
-                    builder, config.data, config.augment, config.train.batch_size, config.train.seed
+                    builder,
+                    config.data,
+                    config.augment,
+                    config.train.batch_size,
+                    config.train.seed,
+                    border_sigma=config.loss.border,
                 )
                 workdir = workdir.expanduser()
                 if host == 0:
@@ -168,5 +173,5 @@ def settle(pipeline: Pipeline, learner: Learner, wanted: str) -> Place:
     if place != "none":
         held = pipeline.hold()
         if place == "device":
-            pipeline.fetch_by(learner.hold(held.image, held.mask))
+            pipeline.fetch_by(learner.hold(*held.arrays))
     return place

@@ -83,14 +83,12 @@ class TorchLearner:
     def free_memory(self) -> int | None:
         return torch.cuda.mem_get_info()[0] if self._device.type == "cuda" else None
 
-    def hold(
-        self, image: np.ndarray, mask: np.ndarray
-    ) -> Callable[[np.ndarray], tuple[Tensor, Tensor]]:
-        images, masks = (torch.from_numpy(array).to(self._device) for array in (image, mask))
+    def hold(self, *arrays: np.ndarray) -> Callable[[np.ndarray], tuple[Tensor, ...]]:
+        held = [torch.from_numpy(array).to(self._device) for array in arrays]
 
-        def fetch(index: np.ndarray) -> tuple[Tensor, Tensor]:
+        def fetch(index: np.ndarray) -> tuple[Tensor, ...]:
             place = torch.from_numpy(index).to(self._device)
-            return images[place], masks[place]
+            return tuple(array[place] for array in held)
 
         return fetch
 
