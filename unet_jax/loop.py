@@ -221,7 +221,7 @@ class Trainer:
                 # Compilation is not the steps' speed, nor the loader's start.
                 begun, self.waited_seconds = time.monotonic(), waited
             else:
-                images += len(batch.valid)
+                images += self.pipeline.batch_size
             self.position = replace(self.position, batch=self.position.batch + 1)
             spent = max(time.monotonic() - begun, 1e-9)
             bar.show(

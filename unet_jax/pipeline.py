@@ -31,6 +31,7 @@ class Pipeline:
       classes, palette: Name and RGB colour of each class id.
       names, content: Each sample's name; a digest of all images and masks.
       split: Which samples are trained and validated on.
+      batch_size: Samples a batch, on all hosts together.
       steps: Training batches an epoch; what is left over waits for the next epoch's shuffle. With
         `overfit`, as many as without, of the few samples over and over.
     """
@@ -44,19 +45,25 @@ class Pipeline:
         seed: int,
         *,
         border_sigma: float | None = None,
+        host: int = 0,
+        hosts: int = 1,
     ):
         """Args:
           builder: The prepared set.
           data: All that does not say where the set comes from.
           augment: How training samples are changed; not at all with `overfit`.
-          batch_size: Samples a batch; with `overfit`, at most as many as there are.
+          batch_size: Samples a batch, on all hosts together; with `overfit`, at most as many as
+            there are.
           seed: Draws each epoch's order and augmentation.
           border_sigma: How wide borders between objects are, in stored pixels; None: samples have
             no border map.
+          host: Which of the hosts this one is, from 0.
+          hosts: How many share a batch: each serves its rows of it, the first host the first ones.
 
         Raises:
           DataError: There are fewer training samples than a batch needs.
-          ValueError: `augment` looks farther around a picture than can be told.
+          ValueError: `augment` looks farther around a picture than can be told; or the hosts
+            cannot have equal shares of a batch.
         """
         facts = builder.facts
         self.classes = merged(facts.classes, data.binary)
@@ -87,6 +94,13 @@ class Pipeline:
         self.steps = samples // batch_size
         if not self.steps:
             raise DataError(f"batch_size: {batch_size} is more than the {samples} training images")
+        self._share, left = divmod(batch_size, hosts)
+        if left:
+            raise ValueError(
+                f"batch_size: {batch_size} cannot be divided among {hosts} hosts; choose a "
+                f"multiple of {hosts}"
+            )
+        self._rows = slice(host * self._share, (host + 1) * self._share)
 
     @property
     def bytes(self) -> int:
@@ -104,7 +118,7 @@ class Pipeline:
         return [self.names[n] for n in self._order(epoch)[first : first + self.batch_size]]
 
     def hold(self) -> Held:
-        """Reads the whole set into memory, and serves it from there."""
+        """Reads the whole set into memory, and serves it from there; so does every host."""
         self._samples = held = Held(**self._samples(np.arange(len(self.names))))
         return held
 
@@ -114,9 +128,12 @@ class Pipeline:
         self._samples = lambda indices: {"index": indices.astype(np.int32)}
 
     def train(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """The epoch's batches from number `start` on; only (seed, epoch) decide what is in them."""
+        """This host's share of the epoch's batches, from number `start` on.
+
+        What is in a batch, (seed, epoch) alone decide: not threads, nor devices, nor hosts.
+        """
         order = self._order(epoch).reshape(self.steps, self.batch_size)
-        return self._batches(list(order[start:]), partial(self._augmented, epoch))
+        return self._batches(list(order[start:, self._rows]), partial(self._augmented, epoch))
 
     def _order(self, epoch: int) -> np.ndarray:
         """Which samples an epoch trains on, one after another."""
@@ -127,19 +144,24 @@ class Pipeline:
         return np.concatenate([rng.permutation(self.split.train) for _ in range(passes)])[:count]
 
     def validation(self) -> Iterator[Batch]:
-        """Every validation sample once, in order; the last batch is padded, and says so."""
-        batches = self._batches(_portions(self.split.validation, self.batch_size), self._samples)
+        """This host's share of every validation sample once, in order.
+
+        The last batch is padded, and says so: for some hosts, the whole of it may be.
+        """
+        whole = _portions(self.split.validation, self.batch_size)
+        batches = self._batches([indices[self._rows] for indices in whole], self._samples)
         return map(self._whole, batches) if self._shrunk else batches
 
     def pictures(self, count: int) -> Iterator[Batch]:
         """The same few validation samples every time, spread over the set; in host memory.
 
-        They have the size of what the network is given, and so of what it predicts.
+        They have the size of what the network is given, and so of what it predicts; every host
+        has all of them.
         """
         count = min(count, len(self.split.validation))
         places = np.linspace(0, len(self.split.validation) - 1, count).astype(int)
         chosen = [self.split.validation[i] for i in places]
-        batches = self._batches(_portions(chosen, self.batch_size), self._stored)
+        batches = self._batches(_portions(chosen, self._share), self._stored)
         return map(self._seen, batches) if self._shrunk else batches
 
     def _augmented(self, epoch: int, indices: np.ndarray) -> Record:
@@ -196,8 +218,8 @@ class Pipeline:
     def _batches(self, indices: Sequence[np.ndarray], read: Read) -> Iterator[Batch]:
         for record in grain.MapDataset.source(indices).map(read).to_iter_dataset(READ):
             count = len(next(iter(record.values())))
-            valid = np.arange(self.batch_size) < count
-            record = {name: _pad(x, self.batch_size - count) for name, x in record.items()}
+            valid = np.arange(self._share) < count
+            record = {name: _pad(x, self._share - count) for name, x in record.items()}
             if "index" in record:
                 assert self._fetch is not None
                 record |= zip(Held._fields, self._fetch(record.pop("index")), strict=False)

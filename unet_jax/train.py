@@ -85,6 +85,8 @@ def train(
                     config.train.batch_size,
                     config.train.seed,
                     border_sigma=config.loss.border,
+                    host=host,
+                    hosts=hosts,
                 )
                 workdir = workdir.expanduser()
                 if host == 0:
@@ -125,7 +127,7 @@ def train(
                 return 0
             if learner.step:
                 say(f"Going on after step {learner.step}, in epoch {trainer.position.epoch + 1}.")
-            place = settle(pipeline, learner, config.data.cache)
+            place = settle(pipeline, learner, config.data.cache, hosts)
         except KeyboardInterrupt:
             return INTERRUPTED
         say(
@@ -167,9 +169,11 @@ def _leave(*_: object) -> NoReturn:
     raise SystemExit(0)
 
 
-def settle(pipeline: Pipeline, learner: Learner, wanted: str) -> Place:
+def settle(pipeline: Pipeline, learner: Learner, wanted: str, hosts: int) -> Place:
     """Brings the data set to where it is to lie while it is trained on, and says where."""
-    place = choose_place(wanted, pipeline.bytes, learner.free_memory)
+    # Several hosts would have to agree on the device; on host memory or disk they need not.
+    free = learner.free_memory if hosts == 1 else None
+    place = choose_place(wanted, pipeline.bytes, free)
     if place != "none":
         held = pipeline.hold()
         if place == "device":
