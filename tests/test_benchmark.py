@@ -93,7 +93,9 @@ def test_data_measures_every_stage(zips, workers, folder, tmp_path, run, monkeyp
             (tmp_path / "zips" / f"{name}.zip").write_bytes(zipped(folder / name))
         folder = tmp_path / "zips"
     assert run(*arguments("data", folder, tmp_path), "--workers", str(workers)) == 0
-    files = dict.fromkeys((data.READ, data.DECODE, data.PREPARE, data.TORCH), len(NAMES))
+    files = dict.fromkeys(
+        (data.READ, data.DECODE, data.PREPARE, data.STORE, data.TORCH), len(NAMES)
+    )
     batches = dict.fromkeys((data.BATCH, data.HOST, data.TRANSFER, data.AUGMENT), EPOCH)
     assert counts == files | batches
     written = results(tmp_path)

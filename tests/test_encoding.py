@@ -134,11 +134,12 @@ def test_a_mask_of_another_kind_is_refused(case: str):
         encoding.decode(mask(), SIZE)
 
 
-def test_a_value_that_resizing_would_drop_is_found():
+@pytest.mark.parametrize("value", [5, 9, 255])
+def test_a_value_that_resizing_would_drop_is_found(value: int):
     lost = np.zeros(NATIVE, np.uint8)
-    lost[0, 0] = 9
+    lost[0, 0] = value
     assert not nearest(lost, SIZE).any()
-    with pytest.raises(MaskError, match="holds the values 9"):
+    with pytest.raises(MaskError, match=f"holds the values {value};"):
         BY_NUMBER.decode(Image.fromarray(lost), SIZE)
 
 

@@ -1,7 +1,10 @@
 """How fast images come: our loader by stage, against the usual PyTorch DataLoader."""
 
+import contextlib
+import io
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +26,7 @@ EPOCH = 2000  # Images, at least.
 READ, DECODE = "read", "read, decode"
 BATCH, HOST = "read, decode, batch", "batch from host memory"
 TRANSFER, AUGMENT = "… and to the device", "… and augmented there"
-PREPARE = "prepare: read, check, resize"
+PREPARE, STORE = "prepare: read, check, resize", "… and write, on all cores"
 TORCH = "PyTorch DataLoader"
 
 
@@ -47,6 +50,7 @@ def race(config: Config, *, workers: int, rounds: int, images: int) -> dict[str,
             layout = builder.layout()
             pairs = layout.pairs[:: max(len(layout.pairs) // images, 1)][:images]
             contenders[PREPARE] = partial(_prepare, layout, pairs, config.data.prepared_size)
+            contenders[STORE] = partial(_store, builder, layout, pairs)
             contenders[TORCH] = _torch(_copied(layout, pairs, Path(folder)), config, workers)
         return contest(contenders, rounds)
 
@@ -96,10 +100,19 @@ def _stages(builder: Any, config: Config) -> dict[str, Callable[[], int]]:
 
 
 def _prepare(layout: Layout, pairs: Sequence[Pair], size: tuple[int, int]) -> int:
-    """On one core; `open_dataset` uses all, and writes what this only reads."""
+    """On one core."""
     with quiet():
         for pair in pairs:
             load_pair(layout, pair, size)
+    return len(pairs)
+
+
+def _store(builder: FileBuilder, layout: Layout, pairs: Sequence[Pair]) -> int:
+    """As `open_dataset` does, from finding the files on."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
+        made = type(builder)(replace(builder.config, prepared_dir=Path(folder)))
+        made.layout = lambda: replace(layout, pairs=pairs)
+        made.prepare()
     return len(pairs)
 
 

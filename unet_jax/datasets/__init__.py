@@ -10,6 +10,7 @@ from unet_jax.datasets.camvid import CamVid
 from unet_jax.datasets.carvana import Carvana
 from unet_jax.datasets.errors import DataError
 from unet_jax.datasets.folder import Folder
+from unet_jax.datasets.memory import keep_freed_memory
 from unet_jax.datasets.shapes import Shapes
 
 __all__ = ["IGNORED", "DataError", "PairBuilder", "class_ids", "merged", "open_dataset"]
@@ -50,6 +51,7 @@ def open_dataset(config: DataConfig) -> PairBuilder:
     Raises:
       DataError: Files are missing or cannot be used; the message names each.
     """
+    keep_freed_memory()
     builder = BUILDERS[config.dataset](config)
     builder.prepare()
     return builder

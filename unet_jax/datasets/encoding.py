@@ -33,7 +33,7 @@ class Encoding:
           MaskError: The file holds another value, anywhere.
         """
         mask = values_image(mask, self.colour)
-        unknown = sorted(values_of(mask) - self.ids.keys())
+        unknown = [] if self._covers(mask) else sorted(values_of(mask) - self.ids.keys())
         if unknown:
             raise MaskError(
                 f"holds the values {self._list(unknown)}; allowed: {self._list(sorted(self.ids))}"
@@ -46,6 +46,12 @@ class Encoding:
         table = np.zeros(keys[-1] + 1, np.uint8)
         table[keys] = ids
         return table[values]
+
+    def _covers(self, mask: Image.Image) -> bool:
+        """Whether every value up to the mask's highest is known; far quicker than which occur."""
+        if mask.mode not in ("L", "P"):
+            return False
+        return self.ids.keys() >= set(range(int(np.asarray(mask).max()) + 1))
 
     def _list(self, values: Sequence[int]) -> str:
         shown = [f"#{value:06x}" if self.colour else str(value) for value in values[:8]]
