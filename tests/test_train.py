@@ -392,7 +392,9 @@ def test_both_learners_get_the_same_batches(reference: Callable[[str], Record]):
     first, second = (reference(framework) for framework in FRAMEWORKS)
     assert len(first.trained) == STEPS * EPOCHS
     assert first.trained == second.trained
-    assert len(set(first.trained)) == len(first.trained)
+    epochs = [tuple(first.trained[n * STEPS : (n + 1) * STEPS]) for n in range(EPOCHS)]
+    assert all(len(set(epoch)) == STEPS for epoch in epochs)
+    assert len(set(epochs)) == EPOCHS
     evaluated = [[digest(batch) for batch, _ in r.evaluated] for r in (first, second)]
     assert evaluated[0] == evaluated[1]
 
