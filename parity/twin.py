@@ -115,9 +115,3 @@ def start_both(
     recipe = build_recipe(config, **facts)
     state = recipe.start(variables["params"], variables.get("batch_stats", {}))
     return recipe, state, twin
-
-
-def describe(config: Config, num_classes: int) -> str:
-    """The twin's modules and its number of parameters."""
-    model = build_twin(config, num_classes)
-    return f"{model}\n{sum(p.numel() for p in model.parameters()):,} parameters"

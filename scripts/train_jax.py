@@ -15,6 +15,7 @@ def main() -> int:
     from unet_jax.describe import describe
     from unet_jax.learner import JaxLearner
     from unet_jax.parallel import choose, connect
+    from unet_jax.rehearsal import rehearse_training
     from unet_jax.train import train
 
     with mistakes():
@@ -26,6 +27,7 @@ def main() -> int:
         config,
         make_learner=partial(JaxLearner, parallel=parallel, remat=options.remat),
         describe=describe,
+        rehearse=partial(rehearse_training, parallel=parallel, remat=options.remat),
         started=started,
         host=jax.process_index(),
         hosts=jax.process_count(),

@@ -11,7 +11,8 @@ def main() -> int:
     options, config = parse(description="Trains the PyTorch twin of the Flax U-Net.")
     if options.parallel not in ("auto", "jit") or options.distributed:
         fail("--parallel, --distributed: the twin trains on one device, as a reference")
-    from parity.twin import describe, make_learner
+    from parity.rehearsal import describe, rehearse_training
+    from parity.twin import make_learner
     from unet_jax.train import train
 
     return train(
@@ -19,6 +20,7 @@ def main() -> int:
         config,
         make_learner=partial(make_learner, remat=options.remat),
         describe=describe,
+        rehearse=partial(rehearse_training, remat=options.remat),
         started=started,
     )
 

@@ -685,10 +685,28 @@ def test_a_dry_run_needs_no_data_to_know_150_classes(
     framework: str, launch: Launch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     arguments = ("--dataset", "ade20k", "--channels", "8", "--groups", "4", "--dry-run")
+    arguments += ("--size", "16", "24", "--stored-size", "16", "24", "--batch-size", "2")
     assert launch(framework, tmp_path / "run", *arguments).status == 0
-    last = {"jax": "× 150 ", "torch": "(conv_out): Conv2d(8, 150,"}[framework]
+    last = {"jax": "2 × 16 × 24 × 150 ", "torch": "2 × 150 × 16 × 24 "}[framework]
     assert last in capsys.readouterr().out
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("level", [0, 2])
+def test_verbosity_decides_what_is_said(
+    level: int, launch: Launch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    arguments = (*ARGUMENTS, "--epochs", "1", "--verbose", str(level))
+    assert launch("torch", tmp_path / "run", *arguments).status == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1].startswith("Best: epoch 1, ")
+    if level == 0:
+        assert len(lines) == 1
+    said = ("network: architecture plain", "optimiser: optimizer adamw", "epoch   1/1")
+    for start in (*said, "9 training and 3 validation images"):
+        assert any(line.startswith(start) for line in lines) == (level > 0), start
+    assert any("conv_out" in line for line in lines) == (level > 0)
+    assert not any("conv_out.weight" in line for line in lines)
 
 
 @pytest.mark.filterwarnings("error:The given NumPy array is not writable")

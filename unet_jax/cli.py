@@ -57,7 +57,12 @@ class RunOptions(StartOptions):
     """Which one this is, from 0."""
 
     dry_run: bool = False
-    """Print the architecture with shapes and parameter count, and stop."""
+    """Compile a step, take a few on random data, print layers with shapes, parameters, arithmetic,
+    memory and images/s, and stop."""
+
+    verbose: Literal[0, 1, 2, 3] = 1
+    """0: print nothing but the result. 1: the architecture in a line, and every epoch. 2: also the
+    layers and the optimiser. 3: also the size of every parameter."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,15 +7,16 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import NoReturn, Protocol
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 
 from unet_jax.balance import class_weights
 from unet_jax.cache import Place, choose_place
 from unet_jax.cli import INTERRUPTED, RunOptions, fail, mistakes
 from unet_jax.config import Config
 from unet_jax.datasets import DataError, class_ids, open_dataset
+from unet_jax.describe import Network, introduce, layer_table
 from unet_jax.loop import Learner, Trainer, TrainingError, scored
 from unet_jax.onlooker import Onlooker
 from unet_jax.pipeline import Pipeline, num_logits
@@ -43,7 +44,8 @@ def train(
     config: Config,
     *,
     make_learner: MakeLearner,
-    describe: Callable[[Config, int], Any],
+    describe: Callable[[Config, int], Network],
+    rehearse: Callable[[Config, int], RenderableType],
     started: float,
     host: int = 0,
     hosts: int = 1,
@@ -54,7 +56,8 @@ def train(
       options: Where the run goes.
       config: What is trained.
       make_learner: Builds the framework's learner.
-      describe: Returns something to print about the network of (config, channels of logits).
+      describe: Describes the network of (config, channels of logits).
+      rehearse: Says what a training step of that network takes.
       started: `time.monotonic()` when the command began.
       host: Which of the hosts that train together this one is; the first speaks and writes.
       hosts: How many there are.
@@ -64,6 +67,7 @@ def train(
     """
     logging.getLogger("absl").setLevel(logging.ERROR)
     console = Console(quiet=host > 0)
+    chat = Console(quiet=host > 0 or options.verbose == 0)
     say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
     workdir = options.workdir or Path("runs", f"{options.preset}-{time.strftime('%Y%m%d-%H%M%S')}")
     with ExitStack() as open_things:
@@ -73,8 +77,11 @@ def train(
         try:
             if options.dry_run:
                 with mistakes():
-                    logits = num_logits(class_ids(config.data))
-                console.print(describe(config, logits))
+                    classes = class_ids(config.data)
+                    config.loss.check(len(classes))
+                logits = num_logits(classes)
+                console.print(layer_table(describe(config, logits)))
+                console.print(rehearse(config, logits))
                 return 0
             with mistakes():
                 builder = open_dataset(config.data)
@@ -114,7 +121,7 @@ def train(
                 epochs=config.train.epochs,
                 max_skipped=config.train.max_skipped,
                 started=started,
-                console=console,
+                console=chat,
                 hosts=hosts,
             )
             if options.resume:
@@ -130,11 +137,17 @@ def train(
             place = settle(pipeline, learner, config.data.cache, hosts)
         except KeyboardInterrupt:
             return INTERRUPTED
-        say(
+        logits = num_logits(pipeline.classes)
+        for words in introduce(options.verbose, config, lambda: describe(config, logits)):
+            chat.print(words, markup=False, highlight=False, soft_wrap=isinstance(words, str))
+        chat.print(
             f"{len(pipeline.split.train)} training and {len(pipeline.split.validation)} validation "
             f"images, {config.data.size[0]}×{config.data.size[1]}; {learner.parameters:,} "
             f"parameters; {learner.device}; data in {PLACES[place]} "
-            f"({pipeline.bytes / 1e6:,.0f} MB); writing to {run.workdir}"
+            f"({pipeline.bytes / 1e6:,.0f} MB); writing to {run.workdir}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
         )
         try:
             finished = trainer.fit()
