@@ -29,6 +29,9 @@ Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
+PLACES = ("data_dir", "description", "prepared_dir", "cache")
+"""Settings that say where the data lies, and change nothing that is learnt."""
+
 
 def _one_line(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
     """Instead of what each of the kinds of class weights has against a value."""
@@ -647,8 +650,7 @@ def dump(config: Config) -> str:
 
 def differences(before: Config, now: Config) -> list[str]:
     """The settings that differ and change what is trained or best: `epochs: 10 -> 20`."""
-    harmless = ("data_dir", "description", "prepared_dir", "cache")
-    harmless += ("every_epochs", "every_steps", "keep")
+    harmless = (*PLACES, "every_epochs", "every_steps", "keep")
     return [
         f"{name}: {old} -> {getattr(new_group, name)}"
         for old_group, new_group in zip(vars(before).values(), vars(now).values(), strict=True)

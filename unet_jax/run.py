@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from unet_jax import visualize
+from unet_jax.comparison import refresh
 from unet_jax.config import Config, differences, dump, load
 from unet_jax.draft import draft
 from unet_jax.events import Events
@@ -115,6 +116,8 @@ class Run:
         pictures = self.workdir / "predictions"
         pictures.mkdir(exist_ok=True)
         panel.save(pictures / f"epoch_{record['epoch']:03d}.png")
+        with contextlib.suppress(OSError):  # Others may own the folder; at the end it is said.
+            refresh(self.workdir, patience=30.0)  # With many runs it takes a second.
 
     def confusion(self, counts: np.ndarray, classes: Sequence[str]) -> None:
         """Draws the confusion matrix of the epoch recorded last, if that is the best one so far."""

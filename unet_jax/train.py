@@ -14,6 +14,7 @@ from rich.console import Console, RenderableType
 from unet_jax.balance import class_weights
 from unet_jax.cache import Place, choose_place
 from unet_jax.cli import INTERRUPTED, RunOptions, fail, mistakes
+from unet_jax.comparison import refresh
 from unet_jax.config import Config
 from unet_jax.datasets import DataError, class_ids, open_dataset
 from unet_jax.describe import Network, introduce, layer_table
@@ -172,7 +173,8 @@ def train(
         f"Best: epoch {best['epoch']}, {', '.join(scored(best, config.save.best))}, "
         f"in {summary['wall_seconds']:.0f} s, "
         f"{summary['data_wait'] or 0:.1%} of the steps' time spent waiting for data; pictures in "
-        f"{run.workdir / 'predictions'}, curves in {run.workdir / 'curves.png'}",
+        f"{run.workdir / 'predictions'}, curves in {run.workdir / 'curves.png'}"
+        + (compared(run.workdir) if host == 0 else ""),
         style="bold green",
     )
     return 0
@@ -180,6 +182,15 @@ def train(
 
 def _leave(*_: object) -> NoReturn:
     raise SystemExit(0)
+
+
+def compared(workdir: Path) -> str:
+    """Where the run is compared with others, if it is."""
+    try:
+        page = refresh(workdir)
+    except OSError as error:  # The run itself is finished and saved.
+        return f"; not compared with other runs: {error}"
+    return f", compared with other runs in {page}" if page else ""
 
 
 def settle(pipeline: Pipeline, learner: Learner, wanted: str, hosts: int) -> Place:
