@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import psutil
 import torch
@@ -28,21 +29,22 @@ def describe(config: Config, num_classes: int) -> Network:
 def rehearse_training(config: Config, num_classes: int, *, remat: bool = False) -> Table:
     """Takes a few steps of the twin; as `unet_jax.rehearsal.rehearse_training`."""
     classes = max(num_classes, 2)
-    learner = make_learner(
-        config,
-        num_classes=num_classes,
-        classes=classes,
-        class_weights=None if config.loss.class_weights == "none" else (1.0,) * classes,
-        steps_per_epoch=1000,  # More than are taken: schedules have an end.
-        folder=Path(),  # Nothing is saved.
-        remat=remat,
-    )
+    with TemporaryDirectory() as folder:  # Nothing is saved.
+        learner = make_learner(
+            config,
+            num_classes=num_classes,
+            classes=classes,
+            class_weights=None if config.loss.class_weights == "none" else (1.0,) * classes,
+            steps_per_epoch=1000,  # More than are taken: schedules have an end.
+            folder=Path(folder),
+            remat=remat,
+        )
     batch, free = random_batch(config, classes), learner.free_memory
+    free = psutil.virtual_memory().available if free is None else free
 
     def step() -> None:
         float(learner.train_step(batch)["loss"])
 
-    free = psutil.virtual_memory().available if free is None else free
     step()  # The first one allocates what the optimiser keeps.
     counted = cost(step)
     parameters = list(learner.model.parameters())

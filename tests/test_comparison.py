@@ -174,6 +174,14 @@ def test_the_best_epoch_is_the_one_by_the_run_s_own_score(best: str, epoch: int,
     assert compare(tmp_path).rows[1][1] == f"{epoch} of 3"
 
 
+@pytest.mark.parametrize(
+    ("dice", "epoch"), [((0.25, float("nan"), 0.125), 1), ((0.5, 0.5, 0.25), 2)]
+)
+def test_the_last_of_equal_epochs_is_best_and_none_without_a_number(dice, epoch, tmp_path: Path):
+    make_run(tmp_path / "one", dice=dice)
+    assert compare(tmp_path).rows[1][1] == f"{epoch} of 3"
+
+
 def test_the_best_run_comes_first_and_its_scores_are_bold(tmp_path: Path):
     for name, dice in (("a", 0.5), ("b", 0.75), ("c", 0.25)):
         make_run(tmp_path / name, dice=(dice,))

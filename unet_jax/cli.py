@@ -77,6 +77,26 @@ class PrepareOptions(StartOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class RangeTestOptions(StartOptions):
+    """How a learning rate is looked for."""
+
+    lowest: float = 1e-6
+    """Learning rate of the first step."""
+
+    highest: float = 1.0
+    """Learning rate of the last step; the test ends sooner if the loss explodes."""
+
+    steps: int = 200
+    """How many there are at most; the learning rate grows by the same factor at each."""
+
+    remat: bool = False
+    """Compute blocks anew in the backward pass: less memory, more time, the same result."""
+
+    out: Path = Path("lr_find.png")
+    """PNG file for the plot."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class BenchmarkOptions(StartOptions):
     """What is measured, and how long."""
 
@@ -97,6 +117,12 @@ class BenchmarkOptions(StartOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class RangeTestArguments:
+    test: RangeTestOptions = field(default_factory=RangeTestOptions)
+    config: Config = field(default_factory=Config)
+
+
+@dataclass(frozen=True, kw_only=True)
 class BenchmarkArguments:
     benchmark: BenchmarkOptions = field(default_factory=BenchmarkOptions)
     config: Config = field(default_factory=Config)
@@ -114,7 +140,7 @@ class PrepareArguments:
     data: PrepareConfig = field(default_factory=PrepareConfig)
 
 
-T = TypeVar("T", Arguments, PrepareArguments, BenchmarkArguments)
+T = TypeVar("T", Arguments, PrepareArguments, BenchmarkArguments, RangeTestArguments)
 
 
 def parse(args: Sequence[str] | None = None, *, description: str) -> tuple[RunOptions, Config]:
@@ -181,6 +207,21 @@ def parse_benchmark(
         if getattr(arguments.benchmark, name) < 1:
             fail(f"--{name}: {getattr(arguments.benchmark, name)} is less than 1")
     return arguments.benchmark, arguments.config
+
+
+def parse_range_test(
+    args: Sequence[str] | None = None, *, description: str
+) -> tuple[RangeTestOptions, Config]:
+    """Reads a range test's command line, as `parse` does a training's."""
+    args = list(sys.argv[1:] if args is None else args)
+    _, start = _start(args)
+    arguments = _read(RangeTestArguments(config=start), args, description)
+    test = arguments.test
+    if not 0 < test.lowest < test.highest:
+        fail(f"--lowest, --highest: {test.lowest} must be above 0 and below {test.highest}")
+    if test.steps < 2:
+        fail(f"--steps: {test.steps} is less than 2")
+    return test, arguments.config
 
 
 def _start(args: Sequence[str]) -> tuple[argparse.Namespace, Config]:

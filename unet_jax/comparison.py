@@ -197,11 +197,12 @@ def _curves(score: str, runs: Sequence[PastRun], styles: Sequence[Style]) -> str
     """A score of all runs over their epochs, as SVG."""
     from matplotlib import rc_context  # Slow to import, and only needed here.
     from matplotlib.figure import Figure
-    from matplotlib.ticker import LogLocator
+    from matplotlib.ticker import LogLocator, MaxNLocator
 
     inks = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
-    settings = {"svg.fonttype": "none", "svg.hashsalt": score, "font.family": "sans-serif"}
-    with rc_context({**dict.fromkeys(inks, INK), **settings}):
+    settings: dict[Any, Any] = dict.fromkeys(inks, INK)
+    settings |= {"svg.fonttype": "none", "svg.hashsalt": score, "font.family": "sans-serif"}
+    with rc_context(settings):
         figure = Figure(figsize=(6.4, 3.2), layout="constrained")
         axes = figure.subplots()
         lines = [[getattr(epoch, score) for epoch in run.epochs] for run in runs]
@@ -219,7 +220,7 @@ def _curves(score: str, runs: Sequence[PastRun], styles: Sequence[Style]) -> str
             axes.set_yscale("log", subs=())
             axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axes.yaxis.set_major_formatter("{x:g}")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.2, color=INK)
         drawn, unsaid = io.StringIO(), dict.fromkeys(("Date", "Creator", "Format", "Type"))

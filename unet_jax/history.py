@@ -11,6 +11,8 @@ import pydantic.dataclasses
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from unet_jax.retention import merit
+
 
 class Unreadable(Exception):
     """A run's folder lacks something, or holds what no run leaves; the message says what."""
@@ -65,13 +67,11 @@ class PastRun:
     def best(self) -> Epoch:
         """The best epoch by what the run was set to go by, else by Dice; the last of equals."""
         chosen = str(self.settings.get("best"))
-        values = [vars(epoch).get(chosen) for epoch in self.epochs]
-        if None in values:
-            values = [epoch.dice for epoch in self.epochs]
-        sign = -1 if chosen == "val_loss" else 1
-        return max(zip(values, self.epochs, strict=True), key=lambda v: (sign * v[0], v[1].epoch))[
-            1
-        ]
+        scores = [score for e in self.epochs if (score := vars(e).get(chosen)) is not None]
+        if len(scores) < len(self.epochs):  # It is a setting of another version.
+            scores = [epoch.dice for epoch in self.epochs]
+        merits = [merit(score, lowest=chosen == "val_loss") for score in scores]
+        return max(zip(merits, self.epochs, strict=True), key=lambda m: (m[0], m[1].epoch))[1]
 
 
 def read_run(folder: Path) -> PastRun | None:

@@ -1,0 +1,17 @@
+"""Looks for a learning rate: `python scripts/lr_find.py --help`."""
+
+from unet_jax.cli import parse_range_test
+
+
+def main() -> int:
+    options, config = parse_range_test(
+        description="Looks for a learning rate: trains with ever larger ones, and plots the loss."
+    )
+    # Slow to import: only when the command line is known to be right.
+    from unet_jax.range_test import range_test
+
+    return range_test(options, config)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,149 @@
+"""The learning rate range test: which peak a network can be trained with."""
+
+import math
+from collections.abc import Callable, Iterable
+from functools import partial
+from itertools import chain, count, islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+
+from unet_jax.balance import class_weights
+from unet_jax.batch import Batch
+from unet_jax.cli import INTERRUPTED, RangeTestOptions, fail, mistakes
+from unet_jax.config import Config
+from unet_jax.datasets import open_dataset
+from unet_jax.pipeline import Pipeline, num_logits
+from unet_jax.recipe import build_recipe
+
+SMOOTHING = 0.9
+"""Share that the running mean of the loss keeps of itself."""
+
+DIVERGED = 4.0
+"""The test ends when the running mean is this many times its lowest."""
+
+
+class Sweep(NamedTuple):
+    """What the test saw.
+
+    Attributes:
+      rates: Learning rate of each step.
+      losses: Loss of each step.
+      smooth: Its running mean, without the bias of its start.
+    """
+
+    rates: list[float]
+    losses: list[float]
+    smooth: list[float]
+
+    @property
+    def suggestion(self) -> float:
+        """A tenth of the learning rate at which the running mean was lowest."""
+        return self.rates[int(np.argmin(self.smooth))] / 10
+
+
+def range_test(options: RangeTestOptions, config: Config) -> int:
+    """Trains from the lowest learning rate to the highest, and draws what that did to the loss.
+
+    Returns:
+      The exit status.
+    """
+    console = Console()
+    with mistakes():
+        data = Pipeline(
+            open_dataset(config.data),
+            config.data,
+            config.augment,
+            config.train.batch_size,
+            config.train.seed,
+            border_sigma=config.loss.border,
+        )
+        weights = class_weights(config.loss, len(data.classes), data.train_masks())
+    recipe = build_recipe(
+        config,
+        num_classes=num_logits(data.classes),
+        classes=len(data.classes),
+        class_weights=weights,
+        steps_per_epoch=data.steps,
+        remat=options.remat,
+    )
+    init = jax.jit(
+        partial(recipe.init, size=config.data.size),
+        compiler_options={"xla_backend_optimization_level": 0},
+    )
+    batches = islice(chain.from_iterable(map(data.train, count())), options.steps)
+    progress = track(batches, "range test", total=options.steps, console=console, transient=True)
+    try:
+        state = init(jax.random.key(config.train.seed))
+        rates = np.geomspace(options.lowest, options.highest, options.steps).tolist()
+        seen = sweep(recipe.train, state, progress, rates)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    if not seen.losses:
+        fail(f"lowest: the loss is not finite at a learning rate of {options.lowest}")
+    with mistakes():
+        plot(seen, options.out)
+    console.print(
+        f"{len(seen.losses)} steps, to a learning rate of {seen.rates[-1]:.1e}; drawn in "
+        f"{options.out}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    console.print(f"Suggested: --learning-rate {seen.suggestion:.1e}", style="bold green")
+    return 0
+
+
+def sweep(
+    train: Callable[..., Any], state: Any, batches: Iterable[Batch], rates: list[float]
+) -> Sweep:
+    """Trains with a learning rate of its own at each step.
+
+    Args:
+      train: (state, batch, learning_rate=) -> (state, metrics), as `unet_jax.step.train_step`.
+      state: The first one; used up.
+      batches: One for each rate.
+      rates: Each by the same factor larger than the one before.
+
+    Returns:
+      All steps until the loss was no longer finite, or far above its lowest.
+
+    References:
+      Smith, 2017. https://arxiv.org/abs/1506.01186
+    """
+    table = jnp.asarray(rates)
+    step = jax.jit(partial(train, learning_rate=lambda n: table[n]), donate_argnums=0)
+    seen, mean = Sweep([], [], []), 0.0
+    for n, (batch, rate) in enumerate(zip(batches, rates, strict=True), start=1):
+        state, metrics = step(state, batch)
+        loss = float(metrics["loss"])
+        if not math.isfinite(loss):
+            break
+        mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
+        seen.rates.append(rate)
+        seen.losses.append(loss)
+        seen.smooth.append(mean / (1 - SMOOTHING**n))
+        if seen.smooth[-1] > DIVERGED * min(seen.smooth):
+            break
+    return seen
+
+
+def plot(seen: Sweep, path: Path) -> None:
+    """Draws loss against learning rate, and the suggestion, into a PNG file."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    axes.semilogx(seen.rates, seen.losses, color="#94a3b8", linewidth=0.8, label="loss of a step")
+    axes.semilogx(seen.rates, seen.smooth, color="#1d4ed8", linewidth=2, label="running mean")
+    label = f"suggestion: {seen.suggestion:.1e}"
+    axes.axvline(seen.suggestion, color="#f59e0b", linestyle="--", label=label)
+    top = max(seen.smooth[0], np.median(seen.losses)) * 1.5
+    axes.set(xlabel="learning rate", ylabel="loss", ylim=(0, top), title="Learning rate range test")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=120)
