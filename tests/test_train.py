@@ -644,7 +644,7 @@ def test_an_existing_run_is_refused_and_left_alone(
     with pytest.raises(SystemExit) as stop:
         launch(framework, workdir, *ARGUMENTS, "--epochs", "1")
     assert stop.value.code == 2
-    error = capsys.readouterr().err
+    error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("error: ")
     assert str(workdir) in error
     assert "--resume" in error
@@ -675,7 +675,7 @@ def test_unusable_data_is_an_error_message_and_no_run(
     with pytest.raises(SystemExit) as stop:
         launch(framework, tmp_path / "run", "--dataset", "carvana", "--data-dir", str(place))
     assert stop.value.code == 2
-    error = capsys.readouterr().err
+    error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("error: no Carvana data: looked for train, train_masks; or")
     assert str(place) in error
     assert not (tmp_path / "run").exists()
@@ -884,7 +884,7 @@ def test_a_checkpoint_of_another_network_lists_what_differs(
     with pytest.raises(SystemExit) as stop:
         launch(framework, tmp_path / "run", "--resume")
     assert stop.value.code == 2
-    error = capsys.readouterr().err
+    error = capsys.readouterr().err.splitlines()[-1]
     first, *lines = error.splitlines()
     assert first.endswith("is of another network or optimiser:")
     entry, before, now = {
@@ -923,3 +923,39 @@ def test_a_run_killed_before_its_summary_gets_it_when_resumed(
         json.loads((path / "summary.json").read_text()) for path in (tmp_path / "run", whole)
     )
     assert found["best"] == expected["best"]
+
+
+def test_a_run_that_diverges_ends_and_keeps_the_batch(
+    framework: str, launch: Launch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    arguments = ("--learning-rate", "1e30", "--warmup", "0", "--max-skipped", "2")
+    with pytest.raises(SystemExit) as stop:
+        launch(framework, tmp_path / "run", *ARGUMENTS, *arguments)
+    assert stop.value.code == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert re.search(r"^error: loss (nan|inf) in epoch 1, and 2 steps in a row that were", error)
+    [path] = (tmp_path / "run").glob("not_finite_*.npz")
+    assert str(path) in error
+    names = json.loads((tmp_path / "run" / "split.json").read_text())["train"]
+    assert len(set(re.findall(r"scene_\w+", error)) & set(names)) == 2
+    with np.load(path) as saved:
+        assert saved["image"].shape == (2, 16, 24, 3)
+        assert saved["mask"].shape == (2, 16, 24)
+
+
+def test_too_little_memory_is_said_in_one_line_with_what_to_try(
+    framework: str, launch: Launch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    def on_step(n: int) -> None:
+        raise {
+            "jax": jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating"),
+            "torch": torch.OutOfMemoryError("CUDA out of memory."),
+        }[framework]
+
+    with pytest.raises(SystemExit) as stop:
+        launch(framework, tmp_path / "run", *ARGUMENTS, on_step=on_step)
+    assert stop.value.code == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-1].startswith("error: the device has too little memory for batches of 2: try")
+    for what in ("--batch-size", "--accumulate", "--remat", "--precision bfloat16"):
+        assert what in lines[-1]
