@@ -305,6 +305,11 @@ def test_events_hold_every_step_and_epoch(framework: str, reference: Callable[[s
         values = [value for _, value in found[f"validation/{name}"]]
         np.testing.assert_allclose(values, [m[name] for m in metrics], rtol=1e-6)
     assert [step for step, _ in found["predictions"]] == [m["step"] for m in metrics]
+    weights = [name for name in found if name.startswith("weights/")]
+    # Three times two convolutions with a norm each (6), an upsampling and the last layer (2 each).
+    assert len(weights) == 3 * 6 + 2 * 2
+    for name in weights:
+        assert [step for step, _ in found[name]] == [m["step"] for m in metrics]
 
 
 def test_split_names_what_was_validated(framework: str, reference: Callable[[str], Record]):

@@ -39,6 +39,10 @@ class RunOptions(StartOptions):
     remat: bool = False
     """Compute blocks anew in the backward pass: less memory, more time, the same result."""
 
+    wandb: bool = False
+    """Log to Weights & Biases, too: pip install -e ".[wandb]". WANDB_MODE, WANDB_PROJECT and its
+    other environment variables count."""
+
     parallel: Literal["auto", "jit", "pmap", "shard"] = "auto"
     """Devices to train on. jit: one; pmap: all of this host; shard: all of all hosts; auto: jit if
     there is one, else shard. The batch is divided among them (train_jax.py only)."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 from tensorboard.compat.proto import event_pb2, summary_pb2
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
@@ -13,6 +14,8 @@ from tensorboard.summary.writer.event_file_writer import EventFileWriter
 # Made when the modules load, where a type checker does not see them.
 Event: Any = vars(event_pb2)["Event"]
 Summary: Any = vars(summary_pb2)["Summary"]
+HistogramProto: Any = vars(summary_pb2)["HistogramProto"]
+BINS = 64  # Of a histogram.
 
 
 class Events:
@@ -35,6 +38,25 @@ class Events:
         )
         self._add([Summary.Value(tag=tag, image=encoded)], step)
         self._writer.flush()
+
+    def histograms(self, arrays: Mapping[str, np.ndarray], step: int) -> None:
+        """Adds how the values of each array are distributed, leaving out those not finite."""
+        values = []
+        for tag, array in arrays.items():
+            finite = array[np.isfinite(array)].astype(np.float64)
+            if finite.size:
+                counts, edges = np.histogram(finite, BINS)
+                histogram = HistogramProto(
+                    min=finite.min(),
+                    max=finite.max(),
+                    num=finite.size,
+                    sum=finite.sum(),
+                    sum_squares=np.square(finite).sum(),
+                    bucket_limit=edges[1:].tolist(),
+                    bucket=counts.tolist(),
+                )
+                values.append(Summary.Value(tag=tag, histo=histogram))
+        self._add(values, step)
 
     def close(self) -> None:
         self._writer.close()

@@ -84,6 +84,13 @@ class JaxLearner:
     def parameters(self) -> int:
         return sum(leaf.size for leaf in jax.tree.leaves(self.state.params))
 
+    def weights(self) -> dict[str, np.ndarray]:
+        params = jax.device_get(self.state.params)
+        return {
+            jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+            for path, leaf in jax.tree.leaves_with_path(params)
+        }
+
     @property
     def device(self) -> str:
         device = jax.devices()[0]

@@ -43,6 +43,10 @@ class Learner(Protocol):
     @property
     def parameters(self) -> int: ...
 
+    def weights(self) -> dict[str, np.ndarray]:
+        """The parameters by name, in host memory."""
+        ...
+
     @property
     def device(self) -> str: ...
 
@@ -325,6 +329,7 @@ class Trainer:
         }
         self.run.epoch(record, self._panel(record))
         self.run.confusion(self.confusion, self.pipeline.classes)
+        self.run.weights(self.learner.weights(), record["step"])
         metrics = {name: value for name, value in result.items() if isinstance(value, float)}
         self.learner.validated(metrics)
         best = self.run.best() is self.run.records[-1]

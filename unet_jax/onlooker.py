@@ -33,6 +33,9 @@ class Onlooker(Run):
     def step(self, step: int, values: Mapping[str, float]) -> None:
         """Does nothing."""
 
+    def weights(self, arrays: Mapping[str, np.ndarray], step: int) -> None:
+        """Does nothing."""
+
     def epoch(self, record: Mapping[str, Any], panel: Image.Image) -> None:
         """Remembers the record."""
         self.records.append(dict(record))

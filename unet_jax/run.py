@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
@@ -22,6 +22,18 @@ from unet_jax.pipeline import Pipeline
 from unet_jax.retention import merit
 
 PACKAGES = ("unet-jax", "jax", "flax", "optax", "orbax-checkpoint", "torch", "numpy")
+
+
+class Log(Protocol):
+    """Where scalars, pictures and histograms go."""
+
+    def scalars(self, values: Mapping[str, float], step: int) -> None: ...
+
+    def image(self, tag: str, image: Image.Image, step: int) -> None: ...
+
+    def histograms(self, arrays: Mapping[str, np.ndarray], step: int) -> None: ...
+
+    def close(self) -> None: ...
 
 
 class Run:
@@ -71,10 +83,19 @@ class Run:
             self.records = [json.loads(line) for line in lines if line.endswith("\n")]
         self._resumed = resume
         self._save = config.save
+        self._others: list[Log] = []
 
     @cached_property
     def _events(self) -> Events:
         return Events(self.workdir / "events")  # Made when there is something to write.
+
+    @property
+    def _logs(self) -> list[Log]:
+        return [self._events, *self._others]
+
+    def log_to(self, log: Log) -> None:
+        """Has another log beside the TensorBoard events, closed with the run."""
+        self._others.append(log)
 
     def rewind(self, epoch: int) -> None:
         """Forgets the records of `epoch` (from 0) and later ones: they will come again."""
@@ -100,8 +121,14 @@ class Run:
         _write(path, json.dumps(names, indent=1))
 
     def step(self, step: int, values: Mapping[str, float]) -> None:
-        """Adds a training step's scalars to the TensorBoard events."""
-        self._events.scalars({f"train/{name}": value for name, value in values.items()}, step)
+        """Logs a training step's scalars."""
+        for log in self._logs:
+            log.scalars({f"train/{name}": value for name, value in values.items()}, step)
+
+    def weights(self, arrays: Mapping[str, np.ndarray], step: int) -> None:
+        """Logs how the values of each parameter are distributed."""
+        for log in self._logs:
+            log.histograms({f"weights/{name}": array for name, array in arrays.items()}, step)
 
     def epoch(self, record: Mapping[str, Any], panel: Image.Image) -> None:
         """Adds an epoch's record, redraws the curves, and saves its picture."""
@@ -110,8 +137,9 @@ class Run:
             file.write(_line(record))
         names = ("val_loss", "dice", "iou", "accuracy")
         scalars = {f"validation/{name}": record[name] for name in names}
-        self._events.scalars(scalars, record["step"])
-        self._events.image("predictions", panel, record["step"])
+        for log in self._logs:
+            log.scalars(scalars, record["step"])
+            log.image("predictions", panel, record["step"])
         visualize.plot_curves(self.records, self.workdir / "curves.png")
         pictures = self.workdir / "predictions"
         pictures.mkdir(exist_ok=True)
@@ -159,6 +187,8 @@ class Run:
 
     def close(self) -> None:
         """Closes the events. If there are none, nothing was trained: a new run's folder goes."""
+        for log in self._others:
+            log.close()
         if "_events" in vars(self):
             self._events.close()
         elif not self._resumed:

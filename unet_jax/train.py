@@ -22,6 +22,7 @@ from unet_jax.loop import Learner, Trainer, TrainingError, scored
 from unet_jax.onlooker import Onlooker
 from unet_jax.pipeline import Pipeline, num_logits
 from unet_jax.run import Run
+from unet_jax.weights_and_biases import WeightsAndBiases
 
 PLACES = {"device": "device memory", "host": "host memory", "none": "files"}
 
@@ -103,6 +104,8 @@ def train(
                     run = Onlooker(workdir, config.save)
                 open_things.callback(run.close)
                 run.split(pipeline)
+                if options.wandb and host == 0:
+                    run.log_to(WeightsAndBiases(workdir, config))
                 weights = class_weights(config.loss, len(pipeline.classes), pipeline.train_masks())
             learner = make_learner(
                 config,

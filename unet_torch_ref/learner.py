@@ -74,6 +74,10 @@ class TorchLearner:
     def parameters(self) -> int:
         return sum(p.numel() for p in self.model.parameters())
 
+    def weights(self) -> dict[str, np.ndarray]:
+        named = self.model.named_parameters()
+        return {name.replace(".", "/"): p.detach().cpu().numpy() for name, p in named}
+
     @property
     def device(self) -> str:
         name = torch.cuda.get_device_name() if self._device.type == "cuda" else "cpu"
