@@ -65,6 +65,7 @@ def kept(workdir: Path) -> list[Any]:
     They are in LevelDB's log format: blocks of 32 KiB, in which parts of records follow a checksum,
     a length and a kind (1: whole, 2: first, 3: middle, 4: last).
     """
+    wandb.teardown()  # Files are closed a moment after a run is finished.
     records = []
     for path in sorted((workdir / "wandb").glob("offline-run-*/*.wandb")):
         data, place, whole = path.read_bytes(), 7, b""
