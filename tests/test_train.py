@@ -680,8 +680,8 @@ def test_unusable_data_is_an_error_message_and_no_run(
     with pytest.raises(SystemExit) as stop:
         launch(framework, tmp_path / "run", "--dataset", "carvana", "--data-dir", str(place))
     assert stop.value.code == 2
-    error = capsys.readouterr().err.splitlines()[-1]
-    assert error.startswith("error: no Carvana data: looked for train, train_masks; or")
+    error = capsys.readouterr().err
+    assert "error: no Carvana data: looked for train, train_masks; or" in error
     assert str(place) in error
     assert not (tmp_path / "run").exists()
 
@@ -889,9 +889,8 @@ def test_a_checkpoint_of_another_network_lists_what_differs(
     with pytest.raises(SystemExit) as stop:
         launch(framework, tmp_path / "run", "--resume")
     assert stop.value.code == 2
-    error = capsys.readouterr().err.splitlines()[-1]
-    first, *lines = error.splitlines()
-    assert first.endswith("is of another network or optimiser:")
+    lines = capsys.readouterr().err.splitlines()
+    assert any(line.endswith("is of another network or optimiser:") for line in lines)
     entry, before, now = {
         "jax": ("params/conv_out/kernel", [1, 1, 4, 6], [1, 1, 6, 6]),
         "torch": ("model/encoder.0.conv_1.weight", [4, 3, 3, 3], [6, 3, 3, 3]),
