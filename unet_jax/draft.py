@@ -10,5 +10,8 @@ from pathlib import Path
 def draft(path: Path) -> Iterator[Path]:
     """Another path to write to, which takes the place of `path` when all of it is written."""
     part = path.with_name(path.name + ".part")
-    yield part
-    os.replace(part, path)
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
