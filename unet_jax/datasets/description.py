@@ -7,7 +7,7 @@ import yaml
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from unet_jax.batch import IGNORED
-from unet_jax.config import problems, settings
+from unet_jax.config.settings import problems, settings
 from unet_jax.datasets.encoding import Colour, Encoding, number, voc_palette
 from unet_jax.datasets.errors import DataError
 

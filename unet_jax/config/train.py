@@ -1,0 +1,70 @@
+"""How long is trained, and what of it is kept."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from unet_jax.config.settings import Count, Decay, settings
+
+
+@settings
+class TrainConfig:
+    """How long, and in which portions."""
+
+    epochs: Count = 10
+    """Passes over the training images."""
+
+    batch_size: Count = 8
+    """Images a step."""
+
+    accumulate: Count = 1
+    """Micro-batches that a step's gradient is computed in, one after another, to save memory."""
+
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    """What convolutions compute in; parameters, norms and the loss stay in float32, which float16
+    needs a scaled loss for."""
+
+    ema_decay: Decay = 0.0
+    """Share that the average of the weights keeps of itself at each step; the average is what is
+    validated. 0: the weights themselves are."""
+
+    max_skipped: Count = 20
+    """Steps in a row that may be skipped because the loss or a gradient was not finite."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Draws the first weights, the order of the images and how they are augmented."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "TrainConfig":
+        if self.batch_size % self.accumulate:
+            raise ValueError(
+                f"accumulate: {self.accumulate} does not divide batch_size {self.batch_size}"
+            )
+        return self
+
+
+@settings
+class SaveConfig:
+    """Which states of a run are saved, and which of those are kept."""
+
+    best: Literal["dice", "iou", "accuracy", "mean_class_accuracy", "boundary_f", "val_loss"] = (
+        "dice"
+    )
+    """Which validation score says what the best epoch is: the lowest val_loss, or the highest of
+    any other."""
+
+    every_epochs: Count = 1
+    """Save the state after every so many epochs; also after the last, and after each that is the
+    best so far."""
+
+    every_steps: Annotated[int, Field(ge=0)] = 0
+    """Save it within an epoch too, after every so many steps of the run. 0: never."""
+
+    keep: Count = 2
+    """How many of the latest states are kept, beside the best one. If the last is found damaged,
+    the one before it is used: with 1 there may be none."""
+
+    @property
+    def lowest(self) -> bool:
+        """Whether the lowest value of `best` is the best."""
+        return self.best == "val_loss"
