@@ -110,4 +110,7 @@ def svg(figure: "Figure", label: str) -> str:
     # Matplotlib names all groups alike in every figure; names are kept where something uses them.
     used = set(re.findall(r"#([\w-]+)", text))
     text = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", text)
+    # Letters are the page's; a hundredth of a point is fine enough; both are half of the size.
+    text = re.sub(r"font-family: [^;\"]*; |<!--.*?-->\s*", "", text)
+    text = re.sub(r"\d+\.\d{3,}", lambda found: f"{float(found[0]):.2f}", text)
     return text.replace("<svg", f'<svg role="img" aria-label="{escape(label)}"', 1)
