@@ -52,7 +52,7 @@ def by_layer(rows: Sequence[Entry], title: str) -> str:
     names = distinct(rows, "name")
     place = {name: index for index, name in enumerate(names)}
     named = len(names) <= NAMED
-    right = min(HIGHEST, 10 * max(_drawn(row) for row in rows))
+    right = max(max(_drawn(row), min(number(row["limit"]), HIGHEST)) for row in rows)
     with charts(title, 8):
         height = 1.1 + 0.155 * len(names) if named else 6
         figure = Figure(figsize=(5, height), layout="constrained")
@@ -88,7 +88,7 @@ def by_layer(rows: Sequence[Entry], title: str) -> str:
             zorder=4,
         )
         axes.set_xscale("log")
-        axes.set(xlim=(LOWEST / 2, right), ylim=(len(names) - 0.4, -0.6))
+        axes.set(xlim=(LOWEST / 2, 5 * right), ylim=(len(names) - 0.4, -0.6))
         axes.set_xlabel("relative error")
         axes.set_title(title)
         if named:

@@ -30,7 +30,7 @@ details dt { font-weight: 600; }
 details dd { margin: 0 0 .8rem; }
 
 caption { text-align: left; padding: .3rem 0; font-weight: 600; white-space: nowrap; }
-th[scope=row] { position: sticky; left: 0; background: Canvas; }
+th[scope=row] { position: sticky; left: 0; background: Canvas padding-box; }
 .words td, .words th { white-space: normal; text-align: left; vertical-align: top; }
 .words code { overflow-wrap: normal; }
 .cell { display: inline-block; border-radius: .25rem; padding: 0 .4rem;
@@ -58,7 +58,8 @@ figure { min-width: 0; }
   body { margin-top: 1rem; }
   .first { padding: 0 .8rem .4rem; }
   th, td { padding: .25rem .3rem; font-size: 13px; }
-  th[scope=row] { white-space: normal; min-width: 6.5rem; }
+  th { white-space: normal; }
+  th[scope=row] { min-width: 5.5rem; }
   .cell small { display: none; }
 }
 @media print {
