@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from parity_reports import EVIL, full_report, make_report, make_row, make_rows
 
-from parity.findings import percent, share, size
+from parity.findings import number, percent, share, size
 from parity.markdown import markdown
 from parity.page import page, write_page
 
@@ -211,6 +211,7 @@ def test_errors_that_are_no_numbers_fail_and_are_drawn(error: float | None, tmp_
 )
 def test_share_of_a_limit(error: float, limit: float, expected: float):
     assert share({"error": error, "limit": limit}) == expected
+    assert not math.isnan(number(error))
 
 
 @pytest.mark.parametrize(
