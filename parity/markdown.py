@@ -44,7 +44,9 @@ def markdown(report: Report) -> str:
             f"{plain(first['stage'])}): relative error {size(number(first['error']))}, limit "
             f"{size(number(first['limit']))}. {plain(advice(report))}",
         ]
-    parts.append(table(("", "number"), [(plain(what), value) for value, what in numbers(report)]))
+    parts.append(
+        table(("what", "number"), [(plain(what), value) for value, what in numbers(report)])
+    )
     parts += _networks(report) + _components(report) + _faults(report)
     if opinion := report.get("third_opinion"):
         parts += ["## A third opinion", plain(opinion)]

@@ -99,11 +99,11 @@ def _first(report: Report) -> str:
     if not first:
         return ""
     failed = [row for row in report["rows"] if not row["passed"]]
-    more = ""
-    if len(failed) > 1:
-        title = f"All that fail, in order ({min(len(failed), LISTED)} of {len(failed):,})"
-        more = f"<details><summary>{title}</summary>{tensors(failed[:LISTED])}</details>"
-    again = f"<pre>{escape(str(report['command']))}</pre>" if report.get("command") else ""
+    some = "All" if len(failed) <= LISTED else f"The first {LISTED} of"
+    title = f"{some} {len(failed):,} that differ, in order"
+    more = f"<details><summary>{title}</summary>{tensors(failed[:LISTED])}</details>"
+    command = report.get("command")
+    again = f"<p>To compare again:</p><pre>{escape(str(command))}</pre>" if command else ""
     stage = STAGES.get(first["stage"], str(first["stage"]))
     return (
         '<section class="first"><h2>What differs first</h2>'
@@ -112,7 +112,7 @@ def _first(report: Report) -> str:
         f"{escape(first['precision'])}: relative error <b>{size(number(first['error']))}</b>, "
         f"where {size(number(first['limit']))} is allowed.</p>"
         f"<p>{escape(advice(report))} Whatever is computed from it differs, too, so mend this one "
-        f"first, and compare again:</p>{again}{more}</section>"
+        f"first.</p>{again}{more if len(failed) > 1 else ''}</section>"
     )
 
 

@@ -30,7 +30,9 @@ details dt { font-weight: 600; }
 details dd { margin: 0 0 .8rem; }
 
 caption { text-align: left; padding: .3rem 0; font-weight: 600; white-space: nowrap; }
-th[scope=row] { position: sticky; left: 0; background: Canvas padding-box; }
+/* Collapsed borders would not stay with the first column. */
+table { border-collapse: separate; border-spacing: 0; }
+th[scope=row] { position: sticky; left: 0; background: Canvas; }
 .words td, .words th { white-space: normal; text-align: left; vertical-align: top; }
 .words code { overflow-wrap: normal; }
 .cell { display: inline-block; border-radius: .25rem; padding: 0 .4rem;
