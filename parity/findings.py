@@ -160,7 +160,7 @@ def numbers(report: Report) -> list[tuple[str, str]]:
     for name in distinct(rows, "precision"):
         nearest = worst(row for row in rows if row["precision"] == name and number(row["limit"]))
         if nearest is not None:
-            allowed = f"worst in {name}; {size(number(nearest['limit']))} is allowed"
+            allowed = f"worst in {name}; limit {size(number(nearest['limit']))}"
             found.append((size(number(nearest["error"])), allowed))
     for name, gap in report.get("loss_gaps", {}).items():
         found.append((size(number(gap)), f"between the losses of both, training in {name}"))

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
@@ -86,11 +87,16 @@ def page(report: Report, pictures: Mapping[str, bytes]) -> str:
 
 def _verdict(report: Report) -> str:
     mark, tone = ("✓", "good") if report["passed"] else ("✗", "bad")
-    also = "".join(f"<p>{escape(text)}</p>" for text in other_failures(report))
+    also = "".join(f"<p>{_prose(text)}</p>" for text in other_failures(report))
     return (
         f'<header class="verdict {tone}"><h1>{mark} {escape(headline(report))}</h1>'
-        f"<p>{escape(lead(report))}</p>{also}</header>"
+        f"<p>{_prose(lead(report))}</p>{also}</header>"
     )
+
+
+def _prose(text: str) -> str:
+    """Text in which no line ends within a number such as 1e-12."""
+    return re.sub(r"[\d.]+e-\d+", r'<span class="number">\g<0></span>', escape(text))
 
 
 def _first(report: Report) -> str:
@@ -118,7 +124,7 @@ def _first(report: Report) -> str:
 
 def _numbers(report: Report) -> str:
     tiles = "".join(
-        f"<div><dt>{escape(what)}</dt><dd>{escape(value)}</dd></div>"
+        f"<div><dt>{_prose(what)}</dt><dd>{escape(value)}</dd></div>"
         for value, what in numbers(report)
     )
     return f'<dl class="numbers">{tiles}</dl>'

@@ -11,6 +11,7 @@ p, dd { max-width: 48rem; }
 .good { --tone: var(--good); }
 .bad { --tone: var(--bad); }
 .verdict h1 { color: var(--tone); }
+.number { white-space: nowrap; }
 .numbers { display: grid; gap: .8rem; margin: 1.6rem 0;
   grid-template-columns: repeat(auto-fit, minmax(9rem, 1fr)); }
 .numbers div { border: 1px solid color-mix(in srgb, currentColor 18%, transparent);
