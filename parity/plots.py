@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from parity.findings import EPSILON, POOLED, Entry, distinct, grouped, number, share, size
@@ -17,8 +18,10 @@ LOWEST = 1e-17
 """Where an error of 0 is drawn: a logarithmic axis has none."""
 HIGHEST = 10.0
 """Where an infinite error is drawn."""
-NAMED = 90
-"""Layers beyond which names would be unreadable."""
+NAMED = 45
+"""Tensors beyond which blocks are named instead, such as encoder_0 for encoder_0/conv_1."""
+TALLEST = 9.0
+"""Inches."""
 
 
 def colour(precision: str) -> str:
@@ -26,10 +29,13 @@ def colour(precision: str) -> str:
 
 
 def layers(rows: Sequence[Entry], case: str, stage: str) -> list[Entry]:
-    """The tensors of one stage, in the order in which they are computed."""
-    return [
-        row for row in rows if (row["case"], row["stage"]) == (case, stage) if row["name"] != POOLED
-    ]
+    """The tensors of one stage, in the order in which their layers run."""
+    own = [row for row in rows if row["case"] == case and row["name"] != POOLED]
+    found = [row for row in own if row["stage"] == stage]
+    if stage == "gradients":  # They come in the order in which their layers were made.
+        ran = {row["name"]: index for index, row in enumerate(own) if row["stage"] == "eval"}
+        found.sort(key=lambda row: ran.get(row["name"].rpartition("/")[0], len(own)))
+    return found
 
 
 def shown_case(rows: Sequence[Entry], first: Entry | None) -> str | None:
@@ -51,10 +57,10 @@ def by_layer(rows: Sequence[Entry], title: str) -> str:
 
     names = distinct(rows, "name")
     place = {name: index for index, name in enumerate(names)}
-    named = len(names) <= NAMED
     right = max(max(_drawn(row), min(number(row["limit"]), HIGHEST)) for row in rows)
     with charts(title, 8):
-        height = 1.1 + 0.155 * len(names) if named else 6
+        pitch = 0.155 if len(names) <= NAMED else 0.075
+        height = min(1.1 + pitch * len(names), TALLEST)
         figure = Figure(figsize=(5, height), layout="constrained")
         axes = figure.subplots()
         for (precision,), own in grouped(rows, "precision").items():
@@ -91,11 +97,15 @@ def by_layer(rows: Sequence[Entry], title: str) -> str:
         axes.set(xlim=(LOWEST / 2, 5 * right), ylim=(len(names) - 0.4, -0.6))
         axes.set_xlabel("relative error")
         axes.set_title(title)
-        if named:
+        _plain(axes)
+        if len(names) <= NAMED:
             axes.set_yticks(range(len(names)), names)
         else:
-            axes.set_ylabel("layer, from the first to the last")
-        _plain(axes)
+            _name_blocks(axes, names, (height - 1.1) / len(names))
+        if failed:
+            row = failed[0]
+            near = {"xy": (_drawn(row), place[row["name"]]), "xytext": (-7, 0), "va": "center"}
+            axes.annotate(row["name"], **near, textcoords="offset points", ha="right", color=FAILED)
         axes.xaxis.set_major_formatter(_power)
         return svg(figure, f"{title}: {_said(rows)}")
 
@@ -179,6 +189,22 @@ def losses(curves: Mapping[str, Any], precision: str) -> str:
         largest = max(gaps, default=0)
         said = f"{length} losses of each framework while training in {precision}"
         return svg(figure, f"{said}; at most {largest:.1e} apart")
+
+
+def _name_blocks(axes: "Axes", names: Sequence[str], pitch: float) -> None:
+    """Names blocks of layers, which are `pitch` inches apart, on a ground that alternates."""
+    ticks, last = {}, -math.inf
+    blocks = groupby(range(len(names)), lambda index: names[index].split("/")[0])
+    for turn, (block, members) in enumerate(blocks):
+        own = list(members)
+        if turn % 2:
+            axes.axhspan(own[0] - 0.5, own[-1] + 0.5, color=INK, alpha=0.05, linewidth=0)
+        middle = (own[0] + own[-1]) / 2
+        if (middle - last) * pitch >= 0.12:  # Letters are 8 points high.
+            ticks[middle], last = block, middle
+    axes.set_yticks(list(ticks), list(ticks.values()))
+    axes.tick_params(axis="y", length=0)
+    axes.grid(visible=False, axis="y")
 
 
 def _drawn(row: Entry) -> float:

@@ -14,6 +14,7 @@ from parity_reports import EVIL, full_report, make_report, make_row, make_rows
 from parity.findings import number, percent, share, size
 from parity.markdown import markdown
 from parity.page import page, write_page
+from parity.plots import by_layer, layers
 
 VOID = ("meta", "img", "br")
 
@@ -228,6 +229,27 @@ def test_errors_are_short(value: float, expected: str):
 )
 def test_percentages_are_short(value: float, expected: str):
     assert percent(value) == expected
+
+
+def test_gradients_come_in_the_order_in_which_layers_run():
+    names = ["encoder_0/conv", "upsample_0", "decoder_0/conv"]
+    rows = [make_row("one", "float64", "eval", name) for name in names]
+    made = ("encoder_0/conv/bias", "decoder_0/conv/kernel", "elsewhere", "upsample_0/kernel")
+    rows += [make_row("one", "float64", "gradients", name) for name in made]
+    assert [row["name"] for row in layers(rows, "one", "gradients")] == [
+        "encoder_0/conv/bias",
+        "upsample_0/kernel",
+        "decoder_0/conv/kernel",
+        "elsewhere",
+    ]
+
+
+def test_of_many_layers_blocks_are_named_and_the_first_that_fails():
+    names = [f"encoder_{block}/conv_{n}" for block in range(9) for n in range(9)]
+    rows = [make_row("one", "float64", "eval", name) for name in names]
+    rows[40] = make_row("one", "float64", "eval", names[40], error=1.0)
+    drawn = re.findall(r"<text[^>]*>(encoder[^<]*)</text>", by_layer(rows, "Outputs"))
+    assert sorted(drawn) == sorted([f"encoder_{block}" for block in range(9)] + [names[40]])
 
 
 # Whatever is in it.
