@@ -102,7 +102,7 @@ def by_layer(rows: Sequence[Entry], title: str) -> str:
             axes.set_yticks(range(len(names)), names)
         else:
             _name_blocks(axes, names, (height - 1.1) / len(names))
-        if failed:
+        if failed and len(names) > NAMED:
             row = failed[0]
             near = {"xy": (_drawn(row), place[row["name"]]), "xytext": (-7, 0), "va": "center"}
             axes.annotate(row["name"], **near, textcoords="offset points", ha="right", color=FAILED)

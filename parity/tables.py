@@ -48,8 +48,9 @@ def summary(report: Report) -> str:
         ]
         found += "<h2>Everything else of a training</h2>" + ("" if rows else _scale())
         found += table(("component", *map(escape, precisions)), body)
-    nearest = sorted(report["rows"], key=share, reverse=True)[:LISTED]
-    title = f"The {len(nearest)} tensors nearest to their limits"
+    fine = [row for row in report["rows"] if row["passed"]]
+    nearest = sorted(fine, key=share, reverse=True)[:LISTED]
+    title = f"The {len(nearest)} tensors within their limits that are nearest to them"
     return found + (
         f"<details><summary>{title}</summary>{tensors(nearest)}</details>" if nearest else ""
     )
