@@ -40,6 +40,7 @@ def main() -> int:
     jax.config.update("jax_platforms", "cpu")
     from parity.cases import CASES, Case
     from parity.compare import compare, first_divergence, scale_entry
+    from parity.page import write_page
     from parity.report import table, verdict, write_json
     from parity.trajectory import curves, plot
     from unet_jax.cli import fail
@@ -85,6 +86,7 @@ def main() -> int:
         "losses": losses,
     }
     write_json(rows, facts, options.out / "report.json")
+    write_page(options.out)
 
     console.print(table(rows))
     for precision, gap in gaps.items():
