@@ -34,24 +34,22 @@ def residual_options(shapes: Shapes) -> Options:
 
 def plain_options(shapes: Shapes) -> Options:
     """Of a plain network, by our twin's names."""
-    return {
-        "architecture": "plain",
-        "channels": _widths(shapes, r"encoder\.(\d+)\.conv_1\.weight"),
-        "norm": _norm(shapes),
-        "upsample": "transposed" if _first(shapes, r"upsample\.\d+\.weight") else "bilinear",
-    }
+    channels = _widths(shapes, r"encoder\.(\d+)\.conv_1\.weight")
+    deepest = _widths(shapes, r"bottleneck()\.conv_1\.weight")
+    return _plain(channels, deepest) | {"norm": _norm(shapes)}
 
 
 def r2_options(shapes: Shapes) -> Options:
     """Of a plain network, by its published names."""
     first = _widths(shapes, r"inc()\.double_conv\.0\.weight")
     further = _widths(shapes, r"down(\d+)\.maxpool_conv\.1\.double_conv\.0\.weight")
-    return {
-        "architecture": "plain",
-        "channels": first + further[:-1],  # The last one is the bottleneck.
-        "norm": "batch",
-        "upsample": "transposed" if _first(shapes, r"up\d+\.up\.weight") else "bilinear",
-    }
+    return _plain(first + further[:-1], further[-1:])
+
+
+def _plain(channels: tuple[int, ...], deepest: tuple[int, ...]) -> Options:
+    # With a transposed convolution the bottleneck is twice as wide as the last level.
+    upsample = "bilinear" if deepest == channels[-1:] else "transposed"
+    return {"architecture": "plain", "channels": channels, "norm": "batch", "upsample": upsample}
 
 
 def _widths(shapes: Shapes, pattern: str) -> tuple[int, ...]:

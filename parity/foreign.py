@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -92,9 +93,11 @@ def recognise(state: StateDict, **known: Any) -> Network:
     expected = {name: tuple(own[entry].shape) for entry, name in network.names(twin).items()}
     problems = mismatches(shapes, expected)
     if problems:
+        kinds = groupby(problems, key=lambda line: line.partition(":")[0])
+        lines = "\n".join(listed(list(group), most=10) for _, group in kinds)
         raise ConversionError(
             f"not a network that can be converted; the nearest is {family.name}, the "
-            f"{family.title}: {described(model, logits)}. What does not match:\n{listed(problems)}"
+            f"{family.title}: {described(model, logits)}. What does not match:\n{lines}"
         )
     return network
 
