@@ -226,7 +226,7 @@ def test_a_run_leaves_what_it_promises(framework: str, reference: Callable[[str]
     assert record.status == 0
     top = {path.name for path in record.workdir.iterdir()}
     files = {"config.yaml", "split.json", "metrics.jsonl", "curves.png", "confusion.png"}
-    files |= {"summary.json"}
+    files |= {"classes.json", "summary.json"}
     assert top == files | {"events", "checkpoints", "predictions"}
     metrics = record.metrics()
     assert [m["epoch"] for m in metrics] == list(range(1, EPOCHS + 1))
