@@ -43,7 +43,8 @@ def resize_bands(bands: Iterable[np.ndarray], size: Size, target: Size) -> Itera
             yield _mix(mixed, 1, *across)
         row = ready
         if row < target[0]:
-            held, first = held[low[row] - first :], int(low[row])
+            passed = min(int(low[row]) - first, len(held))
+            held, first = held[passed:], first + passed
 
 
 def _mix(
