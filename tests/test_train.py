@@ -27,6 +27,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 
 import parity.twin
+import unet_jax
 import unet_jax.learner
 import unet_jax.train
 from unet_jax.cli import parse
@@ -226,7 +227,7 @@ def test_a_run_leaves_what_it_promises(framework: str, reference: Callable[[str]
     assert record.status == 0
     top = {path.name for path in record.workdir.iterdir()}
     files = {"config.yaml", "split.json", "metrics.jsonl", "curves.png", "confusion.png"}
-    files |= {"summary.json"}
+    files |= {"classes.json", "summary.json"}
     assert top == files | {"events", "checkpoints", "predictions"}
     metrics = record.metrics()
     assert [m["epoch"] for m in metrics] == list(range(1, EPOCHS + 1))
@@ -455,9 +456,12 @@ def test_resuming_a_finished_run_changes_no_result(
     """Which also shows that the last checkpoint holds the whole state."""
     whole = reference(framework)
     shutil.copytree(whole.workdir, tmp_path / "run")
+    classes = tmp_path / "run" / "classes.json"
+    classes.unlink()  # Runs of earlier versions have none.
     handler = signal.getsignal(signal.SIGINT)
     resumed = launch(framework, tmp_path / "run", "--resume")
     assert signal.getsignal(signal.SIGINT) is handler
+    assert classes.read_bytes() == (whole.workdir / "classes.json").read_bytes()
     assert resumed.status == 0
     assert resumed.trained == []
     assert state(resumed.learner) == state(whole.learner)
@@ -777,6 +781,23 @@ def test_what_is_saved_and_called_best_follows_the_settings(
     epochs = [line for line in lines if line.startswith("epoch")]
     assert [line.endswith("best") for line in epochs] == [True, True, False]
     assert any(line.startswith("Best: epoch 2, val loss 1.0000") for line in lines)
+    command = (
+        f"Predict with it: python scripts/predict.py --run {record.workdir} IMAGE --out FOLDER"
+    )
+    assert (lines[-1] == command) == (framework == "jax")
+
+
+def test_a_run_predicts_what_it_validated(reference: Callable[[str], Record]):
+    record = reference("jax")
+    best = json.loads((record.workdir / "summary.json").read_text())["best"]
+    predictor = unet_jax.load(record.workdir)
+    assert predictor.trained.facts["step"] == best["step"]
+    per_epoch = len(record.evaluated) // EPOCHS
+    first = (best["epoch"] - 1) * per_epoch
+    for batch, predicted in record.evaluated[first : first + per_epoch]:
+        for image, ids, valid in zip(batch.image, predicted, batch.valid, strict=True):
+            if valid:
+                np.testing.assert_array_equal(predictor.predict(np.asarray(image)).mask, ids)
 
 
 def test_a_save_after_a_step_that_ends_an_epoch_waits_for_its_validation(

@@ -1,4 +1,4 @@
-"""A run's folder: its settings, split, metrics, curves, pictures and summary."""
+"""A run's folder: its settings, classes, split, metrics, curves, pictures and summary."""
 
 import contextlib
 import json
@@ -103,7 +103,8 @@ class Run:
         _write(self._metrics, "".join(_line(r) for r in self.records))
 
     def split(self, pipeline: Pipeline) -> None:
-        """Writes `split.json`: the names of the samples in each part, and a digest of all.
+        """Writes `split.json`: the names of the samples in each part, and a digest of all; and
+        `classes.json`: the classes' names and colours, which runs of earlier versions lack.
 
         Raises:
           ValueError: The run to go on with had other samples, so the data has changed.
@@ -119,6 +120,8 @@ class Run:
         if path.exists() and json.loads(path.read_text()) != names:
             raise ValueError(f"--resume: the data is not what {path} lists; was it changed?")
         _write(path, json.dumps(names, indent=1))
+        classes = {"classes": list(pipeline.classes), "palette": [*map(list, pipeline.palette)]}
+        _write(self.workdir / "classes.json", json.dumps(classes))
 
     def step(self, step: int, values: Mapping[str, float]) -> None:
         """Logs a training step's scalars."""
@@ -192,7 +195,7 @@ class Run:
         if "_events" in vars(self):
             self._events.close()
         elif not self._resumed:
-            for name in ("config.yaml", "split.json"):
+            for name in ("config.yaml", "split.json", "classes.json"):
                 (self.workdir / name).unlink(missing_ok=True)
             for folder in (self.checkpoints, self.workdir):
                 with contextlib.suppress(OSError):  # It was never made, or holds something else.

@@ -1,6 +1,7 @@
 """From a command line to a finished run, for either framework."""
 
 import logging
+import shlex
 import signal
 import time
 from collections.abc import Callable
@@ -177,7 +178,8 @@ def train(
         f"in {summary['wall_seconds']:.0f} s, "
         f"{summary['data_wait'] or 0:.1%} of the steps' time spent waiting for data; pictures in "
         f"{run.workdir / 'predictions'}, curves in {run.workdir / 'curves.png'}"
-        + (compared(run.workdir) if host == 0 else ""),
+        + (compared(run.workdir) if host == 0 else "")
+        + predicting(learner, run.workdir),
         style="bold green",
     )
     return 0
@@ -185,6 +187,14 @@ def train(
 
 def _leave(*_: object) -> NoReturn:
     raise SystemExit(0)
+
+
+def predicting(learner: Learner, workdir: Path) -> str:
+    """The command that predicts with the run, where one does."""
+    if learner.framework != "jax":
+        return ""
+    run = shlex.quote(str(workdir))
+    return f"\nPredict with it: python scripts/predict.py --run {run} IMAGE --out FOLDER"
 
 
 def compared(workdir: Path) -> str:

@@ -1,7 +1,7 @@
 """Pictures of data and of runs: masks over their images, predictions beside the truth, plots."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from unet_jax.sheet import GAP, SWATCH, Entry, draw_sheet
 WRONG = (255, 64, 88)
 CELL_AREA = 220 * 165  # Pixels of a contact sheet's picture, whatever its shape.
 SHEET_WIDTH = 1700
+RESULT_SIDE = 560  # Pixels of the long side of a result's pictures.
 MOST_NAMED, MOST_NUMBERED = 40, 12  # Classes of a confusion matrix.
 GREYS_SHOWN = ((24, 28, 36), (255, 176, 32))
 Palette = Sequence[Sequence[int]]
@@ -98,6 +99,35 @@ def prediction_panel(
         cells += [cell.repeat(scale, axis=0).repeat(scale, axis=1) for cell in row]
     legend = [*_legend([*truth, *predicted], palette, classes), Entry(_swatch(WRONG), "wrong")]
     headers = ("image", "truth", "prediction", "mistakes")
+    return draw_sheet(cells, len(headers), title=title, legend=legend, headers=headers)
+
+
+def result_panel(
+    read: Callable[[tuple[int, int]], np.ndarray],
+    mask: np.ndarray,
+    palette: Palette,
+    classes: Sequence[str],
+    title: str,
+) -> Image.Image:
+    """An image, its classes, and both over each other, side by side; no larger than a screen.
+
+    Args:
+      read: The image, uint8 [h, w, 3], at the height and width it is given.
+      mask: Class ids [H, W], of the native size.
+      palette: RGB colour of each class.
+      classes: Name of each class.
+      title: Written above.
+    """
+    height, width = mask.shape
+    share = RESULT_SIDE / max(height, width)
+    size = max(1, round(share * height)), max(1, round(share * width))
+    image = read(size)
+    way = (size[1], size[0]), Image.Resampling.NEAREST
+    ids = np.asarray(Image.fromarray(mask).resize(*way))
+    colours = np.asarray(_tints(palette), np.uint8)[ids]
+    cells = (image, colours, overlay(image, ids, palette, outlines=True))
+    headers = ("image", "prediction", "overlay")
+    legend = _legend([mask], palette, classes)
     return draw_sheet(cells, len(headers), title=title, legend=legend, headers=headers)
 
 

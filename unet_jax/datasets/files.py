@@ -118,13 +118,13 @@ def _decoding() -> Iterator[None]:
 
 @_decoding()
 def read_image(
-    content: bytes, size: tuple[int, int], white: int = 65535
+    content: bytes, size: tuple[int, int] | None, white: int = 65535
 ) -> tuple[np.ndarray, tuple[int, int]]:
     """Decodes an image, upright and in RGB, and resizes it with antialiasing.
 
     Args:
       content: The file's.
-      size: Height and width to resize to.
+      size: Height and width to resize to; None: it keeps its own.
       white: The value of a grey 16-bit image that becomes 255.
 
     Returns:
@@ -136,24 +136,55 @@ def read_image(
     """
     image = _open(content)
     cut = _will_be_cut(image)
-    turned = image.getexif().get(0x0112) in (5, 6, 7, 8)  # On its side: its height is its width.
-    native = image.size if turned else image.size[::-1]
-    # A JPEG is decoded at the smallest of 1, 1/2, 1/4 and 1/8 of its size that is at least 1.5
-    # times what is asked for; the rest of the way is Pillow's antialiased resize.
-    height, width = (math.ceil(1.5 * side) for side in size)
-    image.draft("RGB", (height, width) if turned else (width, height))
+    native = _upright_size(image)
+    if size is not None:
+        # A JPEG is decoded at the smallest of 1, 1/2, 1/4 and 1/8 of its size that is at least 1.5
+        # times what is asked for; the rest of the way is Pillow's antialiased resize.
+        height, width = (math.ceil(1.5 * side) for side in size)
+        image.draft("RGB", (height, width) if _on_its_side(image) else (width, height))
     image = _upright(image)
-    if image.mode == "F":
-        raise OSError("its pixels are floating-point numbers, of which nobody knows the white")
     if cut and white != 65535:
         raise OSError("has 16 bits a channel, of which only grey ones can have another white")
+    return resized(in_rgb(image, white), size or native), native
+
+
+@_decoding()
+def upright_size(content: bytes) -> tuple[int, int]:
+    """Height and width that an image has once it is upright; nothing but its header is decoded.
+
+    Raises:
+      OSError: It is not an image, or larger than any.
+    """
+    return _upright_size(Image.open(io.BytesIO(content)))
+
+
+def in_rgb(image: Image.Image, white: int = 65535) -> Image.Image:
+    """The image in RGB, of 8 bits; of colours with alpha, what is underneath.
+
+    Args:
+      image: Of any mode but floating-point numbers.
+      white: As in `read_image`.
+
+    Raises:
+      OSError: Its pixels are floating-point numbers.
+    """
+    if image.mode == "F":
+        raise OSError("its pixels are floating-point numbers, of which nobody knows the white")
     if image.mode.startswith("I"):
-        levels = np.asarray(image, np.float32) * (255 / white)
-        image = Image.fromarray(np.clip(np.rint(levels), 0, 255).astype(np.uint8))
-    if image.mode != "RGB":
-        image = image.convert("RGB")
-    small = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
-    return np.asarray(small), (native[0], native[1])
+        image = Image.fromarray(of_eight_bits(np.asarray(image), white))
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def of_eight_bits(levels: np.ndarray, white: int = 65535) -> np.ndarray:
+    """Levels from 0 to `white` as uint8 from 0 to 255, rounded; what is beyond becomes white."""
+    scaled = levels.astype(np.float32)
+    scaled *= 255 / white
+    return np.clip(np.rint(scaled, out=scaled), 0, 255, out=scaled).astype(np.uint8)
+
+
+def resized(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
+    """The pixels, uint8 [H, W, 3], of an image in RGB, resized to H and W with antialiasing."""
+    return np.asarray(image.resize((size[1], size[0]), Image.Resampling.BILINEAR))
 
 
 def opened(content: bytes) -> Image.Image:
@@ -216,6 +247,15 @@ def _is_lossless(webp: bytes) -> bool:
             return kind == b"VP8L"
         place += 8 + size + size % 2
     return False
+
+
+def _on_its_side(image: Image.Image) -> bool:
+    return image.getexif().get(0x0112) in (5, 6, 7, 8)
+
+
+def _upright_size(image: Image.Image) -> tuple[int, int]:
+    width, height = image.size
+    return (width, height) if _on_its_side(image) else (height, width)
 
 
 def _upright(image: Image.Image) -> Image.Image:

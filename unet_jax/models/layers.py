@@ -200,16 +200,21 @@ def resize_bilinear(x: jax.Array, size: tuple[int, int], align_corners: bool) ->
 
 def _interpolation_matrix(n: int, m: int, align_corners: bool) -> np.ndarray:
     """The [m, n] matrix that resamples n values at m places, linearly."""
+    low, high, share = interpolation(n, m, align_corners)
+    matrix = np.zeros((m, n))
+    np.add.at(matrix, (np.arange(m), low), 1 - share)
+    np.add.at(matrix, (np.arange(m), high), share)
+    return matrix
+
+
+def interpolation(n: int, m: int, align_corners: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Between which two of n values each of m places lies, and the second one's share: [m] each."""
     if align_corners:
         places = np.arange(m) * ((n - 1) / (m - 1) if m > 1 else 0.0)
     else:
         places = np.clip((np.arange(m) + 0.5) * n / m - 0.5, 0, n - 1)
     low = np.minimum(places.astype(int), n - 1)
-    high = np.minimum(low + 1, n - 1)
-    matrix = np.zeros((m, n))
-    np.add.at(matrix, (np.arange(m), low), 1 - (places - low))
-    np.add.at(matrix, (np.arange(m), high), places - low)
-    return matrix
+    return low, np.minimum(low + 1, n - 1), places - low
 
 
 def round_up(size: tuple[int, int], levels: int) -> tuple[int, int]:
