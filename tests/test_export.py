@@ -51,9 +51,14 @@ def make_trained(model: ModelConfig, num_logits: int, **fields: Any) -> Trained:
     network = build_model(model, num_logits)
     start = jax.device_get(network.init(jax.random.key(0), np.zeros((1, *SIZE, 3), np.float32)))
     rng = np.random.default_rng(0)
-    variables = jax.tree.map(
-        lambda a: (a * 1.5 + 0.1 * np.abs(rng.normal(size=a.shape))).astype(a.dtype), start
-    )
+
+    def moved(leaf: Any) -> np.ndarray:
+        if leaf.ndim == 4:  # Steeper than fresh weights, so that there is something to see.
+            return 3 * leaf
+        shift = np.abs(rng.normal(size=leaf.shape)) if leaf.ndim == 1 else 0.0
+        return np.asarray(leaf + 0.3 * shift).astype(leaf.dtype)
+
+    variables = jax.tree.map(moved, start)
     count = max(num_logits, 2)
     given = {
         "variables": variables,
@@ -95,7 +100,7 @@ def test_an_export_is_its_files_and_their_card(done: Done):
     names = ["MODEL_CARD.md", *sorted(f"model.{name}" for name in FORMATS)]
     assert [path.name for path in sorted(done.out.iterdir())] == names
     for name in FORMATS:
-        assert f"model.{name}: 0.0 MB; relative error " in done.printed
+        assert re.search(rf"^model\.{name}: 0\.\d MB; relative error \d", done.printed, re.M)
 
 
 def test_safetensors_keeps_every_bit(done: Done):
@@ -135,7 +140,7 @@ def test_the_code_of_the_card_runs_without_this_project(name: str, done: Done, t
     np.testing.assert_allclose(one, done.reference.plain[:1], atol=1e-5)
     np.testing.assert_allclose(three, np.repeat(one, 3, axis=0), atol=1e-5)
     np.testing.assert_array_equal(mask, one[0].argmax(-1))
-    assert len(np.unique(mask)) == 2, "a mask of one class shows nothing"
+    assert one.std((1, 2)).min() > 0.01, "probabilities that are all alike show nothing"
 
 
 def test_the_code_of_the_card_for_safetensors_runs(
@@ -171,7 +176,7 @@ def test_the_twin_computes_the_same_function(model: ModelConfig, num_logits: int
     with torch.no_grad():
         theirs = twin(torch.from_numpy(images).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).numpy()
     assert ours.shape == (2, *SIZE, max(num_logits, 2))
-    assert ours.std() > 0.01, "probabilities that are all alike show nothing"
+    assert ours.std((1, 2)).min() > 0.01, "probabilities that are all alike show nothing"
     assert distance(theirs, ours) <= 1e-12  # As for every tensor of the parity check.
     np.testing.assert_allclose(ours.sum(-1), 1, atol=1e-14)
 
@@ -359,7 +364,10 @@ def test_the_card_of_a_run_says_where_it_comes_from(
     file = Exported("model.x", folder / "config.yaml", STABLEHLO, Difference(1e-7, 1.0, 2e-7))
     card = model_card(trained, [file], SIZE, {"jax": "0.10"})
     assert str(tmp_path) not in card + str(trained.facts)
-    assert "`camvid`: 3 samples for train, 1 samples for validation" in card
+    assert (
+        "`camvid`: train 3 samples, validation 1 samples; digest of the prepared samples: `abc`"
+        in card
+    )
     assert "best by dice, after epoch 1, step 5" in card
     assert "| Dice | 0.2500 |" in card
     assert "| car | – | – |" in card

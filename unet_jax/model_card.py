@@ -67,7 +67,7 @@ def model_card(
         "## Recipe\n\n" + _recipe(facts),
         "## Results\n\n" + _results(facts),
         "## Licence\n\n" + _licence(facts),
-        "## Use and limits\n\n" + _limits(trained),
+        "## Use and limits\n\n" + _limits(trained, files),
         "## Versions\n\n" + _versions(facts, versions),
     )
     return "\n\n".join(sections) + "\n"
@@ -89,9 +89,11 @@ def _introduction(trained: Trained) -> str:
     weights = sum(leaf.size for leaf in jax.tree.leaves(trained.variables["params"]))
     data = f" on {facts['dataset']}" if "dataset" in facts else ""
     norm = f"group norm ({model.groups} groups)" if model.norm == "group" else f"{model.norm} norm"
+    few = len(trained.classes) <= 12
+    named = f": {', '.join(trained.classes)}" if few else ", of those listed below"
     lines = [
         f"# {model.architecture.capitalize()} U-Net, {len(trained.classes)} classes{data}",
-        f"Finds the class of every pixel: {', '.join(trained.classes)}. A {model.architecture} "
+        f"Finds the class of every pixel{named}. A {model.architecture} "
         f"U-Net of {weights:,} parameters with stages of {_numbers(model.channels)} channels, "
         f"{norm.replace('none norm', 'no norm')}, {model.upsample} upsampling, trained at "
         f"{trained.size[0]}×{trained.size[1]} pixels with unet-jax.",
@@ -141,12 +143,20 @@ def _files(files: Sequence[Exported]) -> str:
             f"`{file.name}`",
             f"{file.path.stat().st_size:,}",
             f"{file.difference.error:.1e}",
-            f"{file.difference.times:.2f} (at most {file.format.times:g}: {file.format.reason})",
+            f"{file.difference.times:.2f}",
+            f"{file.format.times:g}: {file.format.reason}",
             f"{file.difference.largest:.1e}",
         )
         for file in files
     ]
-    headings = ("file", "bytes", "relative error", "× Flax's own", "largest difference")
+    headings = (
+        "file",
+        "bytes",
+        "relative error",
+        "times Flax's own",
+        "allowed",
+        "largest difference",
+    )
     sums = "\n".join(f"{_sha256(file.path)}  {file.name}" for file in files)
     return (
         f"{_table(headings, rows)}\n\nEach file was read back and run on the CPU, on a rendered "
@@ -163,7 +173,7 @@ def _data(trained: Trained) -> str:
         return UNKNOWN
     split = dict(facts.get("split", {}))
     content = split.pop("content", None)
-    parts = ", ".join(f"{count:,} samples for {part}" for part, count in split.items())
+    parts = ", ".join(f"{part} {count:,} samples" for part, count in split.items())
     digest = f"; digest of the prepared samples: `{content}`" if content else ""
     return f"`{facts['dataset']}`: {parts or 'its split is not known'}{digest}."
 
@@ -188,6 +198,9 @@ them</summary>
 
 def _results(facts: Mapping[str, Any]) -> str:
     results, training = facts.get("results"), facts.get("training", {})
+    averaged = facts.get("config", {}).get("train", {}).get("ema_decay", 0) > 0
+    if averaged and not facts.get("ema"):
+        return "Not known: the average of the weights was validated, not these weights themselves."
     if not results:
         return "Not known: this state was not validated, or the file does not say."
     state = f"{facts.get('state', '')}, after epoch {results['epoch']}, step {results['step']:,}"
@@ -223,16 +236,21 @@ def _licence(facts: Mapping[str, Any]) -> str:
     )
 
 
-def _limits(trained: Trained) -> str:
+def _limits(trained: Trained, files: Sequence[Exported]) -> str:
     data = f"like those of `{trained.facts['dataset']}`" if "dataset" in trained.facts else "alike"
-    return f"""\
-- For images {data}; of others nothing is known until it is measured.
-- Every pixel gets one of the {len(trained.classes)} classes above; nothing says "none of these".
-- Probabilities are as trained, not calibrated.
-- Verified on the CPU. The StableHLO file is compiled for CPU, CUDA and TPU alike; on the latter \
-two, products are rounded as those platforms do by default (TF32, bfloat16).
-- StableHLO of `jax.export` is read by the JAX versions of the next six months at least; the \
-safetensors file can be exported anew at any time."""
+    lines = [
+        f"For images {data}; of others nothing is known until it is measured.",
+        f"Every pixel gets one of the {len(trained.classes)} classes above; nothing says "
+        '"none of these".',
+        "Probabilities are as trained, not calibrated.",
+        "Verified on the CPU; other devices round products as they do by default (TF32, bfloat16).",
+    ]
+    if any(file.format.suffix == ".stablehlo" for file in files):
+        lines.append(
+            "The StableHLO file is for CPU, CUDA and TPU alike, and read by the JAX versions of "
+            "the next six months at least; after that, export anew from safetensors."
+        )
+    return "\n".join(f"- {line}" for line in lines)
 
 
 def _versions(facts: Mapping[str, Any], versions: Mapping[str, str]) -> str:
