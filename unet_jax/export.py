@@ -54,11 +54,8 @@ def export(options: ExportOptions, formats: Mapping[str, Format]) -> int:
                     file = _write(trained, size, names[name], part, format, reference, options)
                     print(_line(file), flush=True)
                     files.append(file)
-                packages = dict.fromkeys(
-                    [*PACKAGES, *(p for f in formats.values() for p in f.packages)]
-                )
                 card = drafts.enter_context(draft(out / CARD))
-                card.write_text(model_card(trained, files, size, versions(packages)), "utf-8")
+                card.write_text(_card(trained, files, size, options), "utf-8")
     except ExportError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
