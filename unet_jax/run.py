@@ -2,11 +2,9 @@
 
 import contextlib
 import json
-import platform
 import time
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,6 +18,7 @@ from unet_jax.draft import draft
 from unet_jax.events import Events
 from unet_jax.pipeline import Pipeline
 from unet_jax.retention import merit
+from unet_jax.versions import versions
 
 PACKAGES = ("unet-jax", "jax", "flax", "optax", "orbax-checkpoint", "torch", "numpy")
 
@@ -175,14 +174,13 @@ class Run:
 
     def summary(self, facts: Mapping[str, Any]) -> dict[str, Any]:
         """Writes `summary.json`: the best epoch, and `facts` about the whole run."""
-        versions = {"python": platform.python_version()}
-        for package in PACKAGES:
-            try:
-                versions[package] = metadata.version(package)
-            except metadata.PackageNotFoundError:
-                versions[package] = "not installed"
         best = {key: value for key, value in self.best().items() if key != "seconds"}
-        summary = {"best": best, "epochs": len(self.records), **facts, "versions": versions}
+        summary = {
+            "best": best,
+            "epochs": len(self.records),
+            **facts,
+            "versions": versions(PACKAGES),
+        }
         summary["finished"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
         text = json.dumps(summary, indent=2)
         _write(self._summary, text)
