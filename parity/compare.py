@@ -14,7 +14,7 @@ from torch import nn
 
 from parity.cases import MEAN_STD, Case
 from parity.convert import Variables, module_path, to_flax, to_torch
-from parity.device import arithmetic, torch_device
+from parity.device import arithmetic, compiled_quickly, torch_device
 from parity.row import Row, first_divergence, relative_error, ulps
 from unet_jax.augment import Normalisation
 from unet_jax.augment import normalise as normalise_jax
@@ -55,10 +55,6 @@ FLOAT32 = 2.0
 It holds for each stage as a whole (the root mean square over its tensors, the row "all"), and for
 each tensor against PyTorch's worst of the stage, in the norm and in units of the last place; for
 the loss, a mean that errors cancel in, against its logits, too."""
-
-QUICK = {"xla_backend_optimization_level": 0}
-"""XLA's options in float64: each function runs a few times, and optimising its machine code takes
-three times as long as running it as it is. What is shipped is what float32 compares."""
 
 
 def make_batch(case: Case, seed: int = 0) -> Batch:
@@ -141,7 +137,7 @@ def run_flax(
     variables = jax.tree.map(jnp.asarray, dict(variables))
     params, batch_stats = variables["params"], variables.get("batch_stats", {})
     dtype = jax.tree.leaves(params)[0].dtype
-    options = QUICK if dtype == jnp.float64 and jax.default_backend() == "cpu" else None
+    options = compiled_quickly() if dtype == jnp.float64 else None
 
     @partial(jax.jit, compiler_options=options)
     def run(params: Any, batch_stats: Any, batch: Batch) -> tuple[Any, ...]:
@@ -228,7 +224,7 @@ def compare(
     return rows
 
 
-Measures = dict[Quantity, tuple[float | None, ...]]
+Measures = dict[Quantity, tuple[float, ...]]
 """A row's fields from `error` on."""
 
 

@@ -33,6 +33,15 @@ def use_device(device: Device) -> None:
         raise ValueError(f"--device gpu: {' and '.join(missing)} found no CUDA GPU here")
 
 
+def compiled_quickly() -> dict[str, int] | None:
+    """XLA's options for float64, where a function runs a few times.
+
+    On a CPU, optimising its machine code takes three times as long as running it as it is. What is
+    shipped is what float32 compares.
+    """
+    return {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+
+
 def precisions(device: Device) -> tuple[str, ...]:
     """What networks are compared in; a GPU's TF32 has rows of its own."""
     return ("float64", "float32") if device == "cpu" else ("float64", "float32", "tf32")

@@ -21,7 +21,7 @@ from parity.components.metrics import compare_metrics
 from parity.components.optimisers import compare_optimisers
 from parity.components.schedules import compare_schedules
 from parity.components.steps import CONFIGS, compare_loss_scale, compare_overflows, compare_steps
-from parity.device import precisions
+from parity.device import arithmetic, precisions
 from parity.mutations import MUTATIONS, inject
 from parity.options import Options
 from parity.pictures import draw_pictures
@@ -45,8 +45,8 @@ from unet_jax.config import AugmentConfig, Config, load, presets
 Task = tuple[str, Callable[[], Any]]
 """What is under way, and its work."""
 
-FLOAT32_CASES = (CASES[0].name, CASES[9].name)
-"""Those that `quick` compares in float32, too: one of each architecture."""
+FLOAT32_CASES = (CASES[1].name, CASES[10].name)
+"""Those that `quick` compares in float32, too: one of each architecture, of two stages."""
 STEPS = {"quick": 50, "full": 200}
 AUGMENT = AugmentConfig(
     rotation=15, scale=(0.8, 1.25), brightness=0.2, contrast=0.2, saturation=0.2
@@ -54,6 +54,7 @@ AUGMENT = AugmentConfig(
 """Of the batches that both are trained on, where no preset says how."""
 
 
+@arithmetic("float32")
 def inspect(options: Options, console: Console) -> bool:
     """Compares, prints tables, writes the folder; returns whether the two are the same model.
 

@@ -170,7 +170,7 @@ def _biased(x: torch.Tensor, mean: Any, var: Any, *rest: Any) -> torch.Tensor:
     y = torch.batch_norm(x, weight, bias, mean, var, training, momentum, eps, False)
     if training:
         n, kept = x.numel() // x.shape[1], (1 - momentum) * before
-        var.copy_(kept + (var - kept) * (n - 1) / n)
+        var.data.copy_(kept + (var - kept) * (n - 1) / n)
     return y
 
 
@@ -421,7 +421,9 @@ METRICS = [
 
 def _half_off(warp: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
     """A warp that takes each pixel from half a pixel up and to the left."""
-    return lambda x, geometry, *rest: warp(x, geometry - np.array([[0, 0, 1 << 15]] * 2), *rest)
+    return lambda x, geometry, *rest: warp(
+        x, geometry - np.array([[[0, 0, 1 << 15]] * 2], np.int32), *rest
+    )
 
 
 def _augmentation_fault(name: str, option: str, quantity: str, plant: Any) -> Mutation:

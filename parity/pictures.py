@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import torch
 from PIL import Image
@@ -31,7 +32,7 @@ def read_image(path: Path, size: tuple[int, int]) -> np.ndarray:
     """
     try:
         with Image.open(path) as image:
-            resized = image.convert("RGB").resize(size[::-1], Image.Resampling.BILINEAR)
+            resized = image.convert("RGB").resize((size[1], size[0]), Image.Resampling.BILINEAR)
     except OSError as error:
         raise ValueError(f"--image: {path}: {error.strerror or 'not an image'}") from None
     return np.asarray(resized)
@@ -70,7 +71,7 @@ def draw_pictures(
     """
     logits = predict_both(case, model, image)
     for each, name in zip(logits, NAMES, strict=False):
-        ids = np.asarray(predict_classes(each[None]))[0]
+        ids = np.asarray(predict_classes(jnp.asarray(each[None])))[0]
         Image.fromarray(overlay(image, ids, palette, outlines=True)).save(out / name)
     ours, theirs = (_probabilities(each) for each in logits)
     _plot_difference(np.abs(ours - theirs).max(axis=-1), logits, out / NAMES[2])
@@ -87,7 +88,7 @@ def _probabilities(logits: np.ndarray) -> np.ndarray:
 def _plot_difference(difference: np.ndarray, logits: Sequence[np.ndarray], path: Path) -> None:
     from matplotlib.figure import Figure  # Slow to import, and only needed here.
 
-    ours, theirs = (np.asarray(predict_classes(each[None])) for each in logits)
+    ours, theirs = (np.asarray(predict_classes(jnp.asarray(each[None]))) for each in logits)
     pixels = np.count_nonzero(ours != theirs)
     height, width = difference.shape
     figure = Figure(figsize=(7, 1.2 + 6 * height / width), layout="constrained")

@@ -4,12 +4,14 @@ from dataclasses import replace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import torch
 from flax.traverse_util import flatten_dict
 
-from parity.compare import FLOAT32, QUICK
+from parity.compare import FLOAT32
 from parity.convert import to_flax
+from parity.device import compiled_quickly, torch_device
 from parity.reduced import reduce
 from parity.row import Row, relative_error
 from parity.twin import flax_variables, start_both
@@ -74,7 +76,7 @@ def _start(config: Config, classes: int, dtype: torch.dtype = torch.float64) -> 
 def _steps(name: str, config: Config, classes: int, batches: list[Batch]) -> list[Row]:
     exact = replace(config, train=replace(config.train, precision="float32"))
     recipe, state, twin = _start(exact, classes)
-    step, rows = jax.jit(recipe.train, compiler_options=QUICK), []
+    step, rows = jax.jit(recipe.train, compiler_options=compiled_quickly()), []
 
     def add(stage: str, quantity: str, ours: Any, theirs: Any) -> None:
         error = relative_error(np.asarray(ours), np.asarray(theirs))
@@ -105,7 +107,7 @@ def _gradients(name: str, config: Config, classes: int, batch: Batch) -> list[Ro
     truth = _torch_gradients(exact, classes, batch, torch.float64)
     precision, accumulate = config.train.precision, config.train.accumulate
     recipe, state, twin = _start(config, classes, torch.float32)
-    scale = np.float32(SCALE) if precision == "float16" else None
+    scale = jnp.asarray(SCALE, jnp.float32) if precision == "float16" else None
     found = jax.jit(
         lambda params, batch_stats, batch: (
             loss_and_grads(
@@ -144,7 +146,7 @@ def _torch_gradients(
     accumulate_gradients(
         twin.model.train(),
         TorchLoss(**fields),
-        to_tensors(batch),
+        to_tensors(batch, torch_device()),
         mean_std=twin.mean_std,
         fill=twin.fill,
         size=twin.size,
@@ -152,7 +154,7 @@ def _torch_gradients(
         dtype=twin.dtype,
     )
     named = dict(twin.model.named_parameters())
-    state = {n: v.detach().numpy() for n, v in twin.model.state_dict().items()}
-    state |= {n: p.grad.numpy() / scale for n, p in named.items() if p.grad is not None}
+    state = {n: v.detach().cpu().numpy() for n, v in twin.model.state_dict().items()}
+    state |= {n: p.grad.cpu().numpy() / scale for n, p in named.items() if p.grad is not None}
     flat: Any = flatten_dict(to_flax(state, twin.model)["params"], sep="/")
     return flat

@@ -230,8 +230,8 @@ def third_opinion(
         truth = run(state).statistics[paths[first.name]]
     else:
         truth = run(state, first.stage == "train").outputs[first.name]
-    distances = (relative_error(side[quantity], truth) for side in (ours, theirs))
-    return f"{where}: " + _verdict(*distances, AGREES, "NumPy's float64")
+    a, b = (relative_error(side[quantity], truth) for side in (ours, theirs))
+    return f"{where}: " + _verdict(a, b, AGREES, "NumPy's float64")
 
 
 def _slopes(
@@ -255,8 +255,8 @@ def _slopes(
 
     slope = (loss(NUDGE) - loss(-NUDGE)) / (2 * NUDGE)
     scale = max(float(np.linalg.norm(b)), abs(slope))
-    distances = (abs(float(np.sum(side * way)) - slope) / scale for side in (a, b))
-    return _verdict(*distances, SLOPE_AGREES, "the slope of NumPy's loss")
+    ahead, behind = (abs(float(np.sum(side * way)) - slope) / scale for side in (a, b))
+    return _verdict(ahead, behind, SLOPE_AGREES, "the slope of NumPy's loss")
 
 
 def _verdict(ours: float, theirs: float, near: float, truth: str) -> str:

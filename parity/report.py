@@ -66,9 +66,10 @@ def table(rows: Sequence[Row]) -> Table:
 def component_table(rows: Sequence[Row]) -> Table:
     """A line for each component and precision: how many tensors, and the worst share of a limit."""
     result = _table("Components: worst share of the limit")
-    for heading, justify in (("component", "left"), ("precision", "left"), ("rows", "right")):
-        result.add_column(heading, justify=justify, no_wrap=True)
-    result.add_column("worst", justify="right", no_wrap=True)
+    for heading in ("component", "precision"):
+        result.add_column(heading, no_wrap=True)
+    for heading in ("rows", "worst"):
+        result.add_column(heading, justify="right", no_wrap=True)
     result.add_column("at", overflow="fold")
     for case in dict.fromkeys(row.case for row in rows):
         own = [row for row in rows if row.case == case]

@@ -7,6 +7,7 @@ its own variants are from it. JAX must be in that band.
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -128,9 +129,7 @@ def train_variants(
     variants = {}
     for seed in range(1, 4):
         places = np.random.default_rng(seed).permutation(size)
-        variants[f"images in order {places.tolist()}"] = run(
-            lambda b, p=places: Batch(*(x if x is None else x[p] for x in b))
-        )
+        variants[f"images in order {places.tolist()}"] = run(partial(_reorder, places))
     if config.model.norm != "batch" and train.accumulate == 1:
         variants["two micro-batches"] = run(accumulate=2)
     once = dataclasses.replace(config, train=dataclasses.replace(train, epochs=1))
@@ -144,6 +143,11 @@ def train_variants(
     finally:
         torch.set_num_threads(threads)
     return variants
+
+
+def _reorder(places: np.ndarray, batch: Batch) -> Batch:
+    fields = {name: None if x is None else x[places] for name, x in batch._asdict().items()}
+    return batch._replace(**fields)
 
 
 def _make_twin(config: Config, classes: Sequence[str], steps: int) -> Any:

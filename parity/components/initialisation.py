@@ -7,7 +7,7 @@ billion times, so that its limit is 1.
 
 import math
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -81,17 +81,22 @@ def compare_initialisation(names: Iterable[str] = KINDS) -> list[Row]:
             bound = 1 / math.sqrt(kind.fan_in)
             stray = special.kolmogi(CHANCE) / math.sqrt(a.size)
             uniform = stats.uniform(-bound, 2 * bound).cdf
+            alone = [_result(stats.kstest(side, uniform)) / stray for side in (a, b)]
+            # Both samples stray.
+            together = _result(stats.ks_2samp(a, b, method="asymp")) / (math.sqrt(2) * stray)
             errors = {
-                f"{entry}: bound": np.abs(a).max() / bound / (1 + ROUNDING),
-                f"{entry}: JAX's distribution": stats.kstest(a, uniform).statistic / stray,
-                f"{entry}: PyTorch's distribution": stats.kstest(b, uniform).statistic / stray,
-                # Both samples stray.
-                f"{entry}: JAX's and PyTorch's": stats.ks_2samp(a, b, method="asymp").statistic
-                / (math.sqrt(2) * stray),
+                f"{entry}: bound": float(np.abs(a).max()) / bound / (1 + ROUNDING),
+                f"{entry}: JAX's distribution": alone[0],
+                f"{entry}: PyTorch's distribution": alone[1],
+                f"{entry}: JAX's and PyTorch's": together,
             }
             stage = f"initialisation: {name}"
             rows += [
-                Row("initialisation", "float32", stage, quantity, float(error), 1.0)
+                Row("initialisation", "float32", stage, quantity, error, 1.0)
                 for quantity, error in errors.items()
             ]
     return rows
+
+
+def _result(test: Any) -> float:
+    return float(test.statistic)

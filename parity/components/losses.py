@@ -38,7 +38,7 @@ def only(term: str, **options: Any) -> dict[str, Any]:
 
 
 WEIGHTS = {1: (0.5, 2.0), 5: (0.5, 2.0, 0.0, 1.0, 3.5)}
-MIXED = dict(zip(TERMS, (0.5, 2.0, 0.3, 0.7, 1.5), strict=True))
+MIXED: dict[str, Any] = dict(zip(TERMS, (0.5, 2.0, 0.3, 0.7, 1.5), strict=True))
 OPTIONS: dict[str, dict[str, Any]] = {
     "cross-entropy": {},
     "smoothed": {"label_smoothing": 0.1},

@@ -4,12 +4,13 @@ from dataclasses import replace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import torch
 from flax.traverse_util import flatten_dict
 
 import unet_jax.scale
-from parity.compare import QUICK
+from parity.device import compiled_quickly
 from parity.row import Row, count_row, relative_error
 from parity.twin import flax_variables, start_both
 from unet_jax.batch import IGNORED, Batch
@@ -59,7 +60,7 @@ def compare_steps(name: str) -> list[Row]:
       name: Of `CONFIGS`.
     """
     recipe, state, twin = start_both(CONFIGS[name], classes=2, steps_per_epoch=STEPS)
-    step, rows = jax.jit(recipe.train, compiler_options=QUICK), []
+    step, rows = jax.jit(recipe.train, compiler_options=compiled_quickly()), []
 
     def add(stage: str, quantity: str, ours: Any, theirs: Any) -> None:
         error = relative_error(np.asarray(ours), np.asarray(theirs))
@@ -103,7 +104,7 @@ def compare_loss_scale() -> list[Row]:
         scale = scale.update(finite)
         return scale, scale.factor
 
-    finite = np.array([n not in overflows for n in steps])
+    finite = jnp.asarray([n not in overflows for n in steps])
     _, ours = jax.lax.scan(update, unet_jax.scale.LossScale.start(), finite)
     return [count_row("steps", "loss scale", "of every step", np.asarray(ours), np.array(theirs))]
 
