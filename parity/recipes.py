@@ -1,6 +1,7 @@
 """Every preset's recipe: its network, narrow, trained for a few steps by all that its file says."""
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -10,11 +11,11 @@ import torch
 from flax.traverse_util import flatten_dict
 
 from parity.compare import FLOAT32
+from parity.components.steps import compare_training, start_training
 from parity.convert import to_flax
 from parity.device import compiled_quickly, torch_device
 from parity.reduced import reduce
 from parity.row import Row, relative_error
-from parity.twin import flax_variables, start_both
 from unet_jax.batch import IGNORED, Batch
 from unet_jax.config import Config
 from unet_jax.draws import draw
@@ -63,67 +64,39 @@ def compare_recipe(name: str, config: Config) -> list[Row]:
     config = reduce(config, stages=STAGES)
     classes = class_count(config)
     batches = [random_batch(config, classes, seed) for seed in range(STEPS)]
-    return _steps(name, config, classes, batches) + _gradients(name, config, classes, batches[0])
+    case = f"preset: {name}"
+    steps = compare_training(case, _exact(config), classes, batches, STRICT)
+    return [*steps, _compare_gradients(case, config, classes, batches[0])]
 
 
-def _start(config: Config, classes: int, dtype: torch.dtype = torch.float64) -> Any:
-    weights = None if config.loss.class_weights == "none" else (1.0,) * classes
-    return start_both(
-        config, classes=classes, steps_per_epoch=STEPS, class_weights=weights, dtype=dtype
-    )
+def _exact(config: Config) -> Config:
+    """The config without half precision, to be computed in float64."""
+    return replace(config, train=replace(config.train, precision="float32"))
 
 
-def _steps(name: str, config: Config, classes: int, batches: list[Batch]) -> list[Row]:
-    exact = replace(config, train=replace(config.train, precision="float32"))
-    recipe, state, twin = _start(exact, classes)
-    step, rows = jax.jit(recipe.train, compiler_options=compiled_quickly()), []
-
-    def add(stage: str, quantity: str, ours: Any, theirs: Any) -> None:
-        error = relative_error(np.asarray(ours), np.asarray(theirs))
-        rows.append(Row(f"preset: {name}", "float64", stage, quantity, error, STRICT))
-
-    for n, batch in enumerate(batches, start=1):
-        state, ours = step(state, batch)
-        theirs = {k: float(v) for k, v in twin.train_step(batch).items()}
-        for quantity in ("loss", "grad_norm", "learning_rate"):
-            add(f"step {n}", quantity, ours[quantity], theirs[quantity])
-    reference = flax_variables(twin.model)
-    pairs = {
-        "parameters": (state.params, reference["params"]),
-        "statistics": (state.batch_stats, reference.get("batch_stats", {})),
-    }
-    if twin.ema is not None:
-        pairs["EMA"] = state.ema, flax_variables(twin.ema.module)["params"]
-    for stage, trees in pairs.items():
-        a, b = (flatten_dict(dict(tree), sep="/") for tree in trees)
-        for path, leaf in b.items():
-            add(f"{stage} after {STEPS} steps", str(path), a[path], leaf)
-    return rows
-
-
-def _gradients(name: str, config: Config, classes: int, batch: Batch) -> list[Row]:
+def _compare_gradients(case: str, config: Config, classes: int, batch: Batch) -> Row:
     """The root mean square, over parameters, of the distance to float64's gradient."""
-    exact = replace(config, train=replace(config.train, precision="float32"))
-    truth = _torch_gradients(exact, classes, batch, torch.float64)
+    truth = _torch_gradients(_exact(config), classes, batch, torch.float64)
     precision, accumulate = config.train.precision, config.train.accumulate
-    recipe, state, twin = _start(config, classes, torch.float32)
+    recipe, state, twin = start_training(config, classes, STEPS, torch.float32)
     scale = jnp.asarray(SCALE, jnp.float32) if precision == "float16" else None
-    found = jax.jit(
-        lambda params, batch_stats, batch: (
-            loss_and_grads(
-                recipe.model,
-                recipe.loss,
-                params,
-                batch_stats,
-                batch,
-                mean_std=twin.mean_std,
-                fill=twin.fill,
-                size=twin.size,
-                accumulate=accumulate,
-                scale=scale,
-            ).grads
-        )
-    )(state.params, state.batch_stats, batch)
+
+    @partial(jax.jit, compiler_options=compiled_quickly())
+    def gradients(params: Any, batch_stats: Any, batch: Batch) -> Any:
+        return loss_and_grads(
+            recipe.model,
+            recipe.loss,
+            params,
+            batch_stats,
+            batch,
+            mean_std=twin.mean_std,
+            fill=twin.fill,
+            size=twin.size,
+            accumulate=accumulate,
+            scale=scale,
+        ).grads
+
+    found = gradients(state.params, state.batch_stats, batch)
     ours = {path: np.asarray(leaf) for path, leaf in flatten_dict(found, sep="/").items()}
     theirs = _torch_gradients(config, classes, batch, torch.float32)
     errors, own = (
@@ -131,13 +104,13 @@ def _gradients(name: str, config: Config, classes: int, batch: Batch) -> list[Ro
         for side in (ours, theirs)
     )
     limit = FLOAT32 * float(own)
-    return [Row(f"preset: {name}", precision, "step 1", "gradients", float(errors), limit)]
+    return Row(case, precision, "step 1", "gradients", float(errors), limit)
 
 
 def _torch_gradients(
     config: Config, classes: int, batch: Batch, dtype: torch.dtype
 ) -> dict[str, np.ndarray]:
-    _, _, twin = _start(config, classes, dtype)
+    _, _, twin = start_training(config, classes, STEPS, dtype)
     half = config.train.precision == "float16"
     # A factor of all terms does what a scale does.
     scale = SCALE if half else 1.0

@@ -173,6 +173,12 @@ def bilinear(x: np.ndarray, size: tuple[int, ...], *, align_corners: bool) -> np
     return x
 
 
+def normalised(case: Case, batch: Batch) -> np.ndarray:
+    """The batch's images as `Reference` takes them, [B, C, H, W]."""
+    mean, std = (np.reshape(values, (1, 1, 1, -1)) for values in case.mean_std)
+    return ((batch.image / 255 - mean) / std).transpose(0, 3, 1, 2)
+
+
 def mean_loss(logits: np.ndarray, batch: Batch) -> float:
     """Cross-entropy of logits [B, H, W, K], mean over the pixels that count."""
     counted = batch.valid[:, None, None] & (batch.mask != IGNORED)
@@ -215,8 +221,7 @@ def third_opinion(
     if quantity not in ours or quantity not in theirs:
         missing = "PyTorch" if quantity in ours else "JAX"
         return f"{where}: {missing} has no such tensor"
-    mean, std = (np.reshape(values, (1, 1, 1, -1)) for values in case.mean_std)
-    image = ((batch.image / 255 - mean) / std).transpose(0, 3, 1, 2)
+    image = normalised(case, batch)
 
     def run(state: State, train: bool = True) -> Reference:
         return Reference(case, state, image, train=train)

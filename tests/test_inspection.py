@@ -14,7 +14,9 @@ from rich.console import Console
 
 from parity.inspection import inspect
 from parity.options import Options
+from parity.recipes import compare_recipe
 from parity.reduced import reduce
+from parity.row import first_divergence
 from parity.trajectory import EVERY, FLOAT64, Training, Trajectory, judge, plot, summary
 from unet_jax.config import ModelConfig, load, presets
 from unet_jax.models import build_model
@@ -159,6 +161,17 @@ def test_a_band_is_told_and_drawn(tmp_path: Path):
     assert "band" not in told["float64"]
     plot(found, tmp_path / "curves.png")
     assert Image.open(tmp_path / "curves.png").size[0] > 800
+
+
+def test_a_recipe_agrees_by_all_that_its_file_says(x64: None):
+    # Odd sizes, batch norm, Dice of the batch, RMSprop with momentum, a plateau.
+    rows = compare_recipe("plain-milesial", load("plain-milesial"))
+    assert first_divergence(rows) is None
+    assert {"step 3", "parameters after 3 steps", "statistics after 3 steps"} <= {
+        row.stage for row in rows
+    }
+    assert rows[-1].name == "gradients"
+    assert 0 < rows[-1].error < 1e-4  # Of float32: neither exact nor coarse.
 
 
 @pytest.mark.parametrize("name", presets())

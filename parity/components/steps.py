@@ -1,5 +1,6 @@
 """Whole steps: micro-batches, averages, running statistics, and a scaled loss that overflows."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +16,9 @@ from parity.row import Row, count_row, relative_error
 from parity.twin import flax_variables, start_both
 from unet_jax.batch import IGNORED, Batch
 from unet_jax.config import Config, DataConfig, LossConfig, ModelConfig, OptimConfig, TrainConfig
+from unet_jax.recipe import Recipe
+from unet_jax.step import TrainState
+from unet_torch_ref.learner import TorchLearner
 
 SIZE = (16, 16)
 BATCH_NORM = ModelConfig(architecture="plain", channels=(4,), norm="batch")
@@ -53,28 +57,47 @@ def make_batch(seed: int, count: int = 8) -> Batch:
     return Batch(image, mask, np.arange(count) < count - 1)
 
 
-def compare_steps(name: str) -> list[Row]:
-    """Compares five float64 steps, and what they leave behind.
+def start_training(
+    config: Config, classes: int, steps: int, dtype: torch.dtype = torch.float64
+) -> tuple[Recipe, TrainState, TorchLearner]:
+    """Both frameworks before the first of `steps` steps; class weights, where wanted, are 1."""
+    weights = None if config.loss.class_weights == "none" else (1.0,) * classes
+    return start_both(
+        config, classes=classes, steps_per_epoch=steps, class_weights=weights, dtype=dtype
+    )
+
+
+def compare_training(
+    case: str, config: Config, classes: int, batches: Sequence[Batch], limit: float
+) -> list[Row]:
+    """Compares float64 steps, one on each batch, and what they leave behind.
 
     Args:
-      name: Of `CONFIGS`.
+      case: What the rows are of.
+      config: The network and how it is trained, in float32 as far as it says.
+      classes: In the masks.
+      batches: The same for both.
+      limit: Relative error of each tensor.
     """
-    recipe, state, twin = start_both(CONFIGS[name], classes=2, steps_per_epoch=STEPS)
+    recipe, state, twin = start_training(config, classes, len(batches))
     step, rows = jax.jit(recipe.train, compiler_options=compiled_quickly()), []
 
     def add(stage: str, quantity: str, ours: Any, theirs: Any) -> None:
         error = relative_error(np.asarray(ours), np.asarray(theirs))
-        rows.append(Row(f"steps: {name}", "float64", stage, quantity, error, FLOAT64))
+        rows.append(Row(case, "float64", stage, quantity, error, limit))
 
-    for n in range(STEPS):
-        state, ours = step(state, make_batch(n))
-        theirs = {k: float(v) for k, v in twin.train_step(make_batch(n)).items()}
+    for n, batch in enumerate(batches, start=1):
+        state, ours = step(state, batch)
+        theirs = {name: float(value) for name, value in twin.train_step(batch).items()}
         for quantity in ("loss", "grad_norm", "learning_rate"):
-            add(f"step {n + 1}", quantity, ours[quantity], theirs[quantity])
+            add(f"step {n}", quantity, ours[quantity], theirs[quantity])
     reference = flax_variables(twin.model)
     pairs = {
-        "parameters after 5 steps": (state.params, reference["params"]),
-        "statistics after 5 steps": (state.batch_stats, reference.get("batch_stats", {})),
+        f"parameters after {len(batches)} steps": (state.params, reference["params"]),
+        f"statistics after {len(batches)} steps": (
+            state.batch_stats,
+            reference.get("batch_stats", {}),
+        ),
     }
     if twin.ema is not None:
         pairs["EMA"] = state.ema, flax_variables(twin.ema.module)["params"]
@@ -83,6 +106,16 @@ def compare_steps(name: str) -> list[Row]:
         for path, leaf in b.items():
             add(stage, str(path), a[path], leaf)
     return rows
+
+
+def compare_steps(name: str) -> list[Row]:
+    """Compares five steps.
+
+    Args:
+      name: Of `CONFIGS`.
+    """
+    batches = [make_batch(seed) for seed in range(STEPS)]
+    return compare_training(f"steps: {name}", CONFIGS[name], 2, batches, FLOAT64)
 
 
 def compare_loss_scale() -> list[Row]:
