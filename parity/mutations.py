@@ -516,7 +516,12 @@ OPTIMISERS = [
     _optimiser_fault(
         "norms and biases decay, too",
         "adamw-masked",
-        partial(patch.object, unet_jax.optim, "kernels", lambda tree: jax.tree.map(bool, tree)),
+        partial(
+            patch.object,
+            unet_jax.optim,
+            "kernels",
+            lambda params: jax.tree.map(lambda _: True, params),
+        ),
         "conv/bias",
     ),
     _optimiser_fault(

@@ -11,6 +11,7 @@ import torch
 from flax.traverse_util import flatten_dict
 
 import unet_jax.scale
+from parity.convert import places
 from parity.device import compiled_quickly
 from parity.row import Row, count_row, relative_error
 from parity.twin import flax_variables, start_both
@@ -102,9 +103,11 @@ def compare_training(
     if twin.ema is not None:
         pairs["EMA"] = state.ema, flax_variables(twin.ema.module)["params"]
     for stage, trees in pairs.items():
-        a, b = (flatten_dict(dict(tree), sep="/") for tree in trees)
-        for path, leaf in b.items():
-            add(stage, str(path), a[path], leaf)
+        a, b = (flatten_dict(dict(tree)) for tree in trees)
+        for place in places(twin.model):  # In the order in which layers run.
+            path = place.path[1:]
+            if path in b:
+                add(stage, "/".join(path), a[path], b[path])
     return rows
 
 
