@@ -17,7 +17,8 @@ class Row(NamedTuple):
       limit: The largest error that passes.
       ulps: The 99th percentile of |a - b|, in units of the last place of b rounded to float32;
         None where it is not asked for.
-      ulps_limit: The largest of these that passes.
+      ulps_limit: The largest of these that passes; None for a tensor of too few values, which is
+        judged by its error alone.
       ulps_max: The largest |a - b|, in the same units; it is not judged, since beside a b of
         nearly 0 it has no bound in either framework.
     """

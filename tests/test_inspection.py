@@ -63,10 +63,12 @@ def test_a_trained_network_and_a_picture_are_compared(
     assert {row["case"] for row in report["rows"]} == {"cars"}
     assert {row["precision"] for row in report["rows"]} == {"float64", "float32"}
     assert report["command"].startswith("python -m parity")
-    assert report["device"] == {"jax": "TFRT_CPU_0", "torch": "cpu"}
+    assert report["device"] == {"jax": str(jax.devices()[0]), "torch": "cpu"}
     measured = [r for r in report["rows"] if r["precision"] == "float32" and "ulps" in r]
     assert {row["stage"] for row in measured} >= {"eval", "train", "gradients"}
-    assert all(0 <= row["ulps"] <= row["ulps_limit"] for row in measured)
+    judged = [row for row in measured if "ulps_limit" in row]
+    assert {row["stage"] for row in judged} >= {"eval", "train"}
+    assert all(0 <= row["ulps"] <= row["ulps_limit"] for row in judged)
     names = ["prediction_jax.png", "prediction_torch.png", "prediction_difference.png"]
     assert report["pictures"] == names
     ours, theirs = (np.asarray(Image.open(out / name)) for name in names[:2])
