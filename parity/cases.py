@@ -2,7 +2,10 @@
 
 from typing import NamedTuple
 
+from unet_jax.augment import Normalisation
 from unet_jax.config import ModelConfig
+
+MEAN_STD = ((0.49, 0.47, 0.43), (0.23, 0.24, 0.25))
 
 
 class Case(NamedTuple):
@@ -14,6 +17,7 @@ class Case(NamedTuple):
       num_classes: Channels of the logits.
       size: Height and width in pixels.
       batch: Images.
+      mean_std: Per-channel mean and standard deviation of images in 0..1.
     """
 
     name: str
@@ -21,6 +25,7 @@ class Case(NamedTuple):
     num_classes: int
     size: tuple[int, int]
     batch: int = 2
+    mean_std: Normalisation = MEAN_STD
 
 
 def _residual(**options) -> ModelConfig:

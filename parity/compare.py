@@ -2,7 +2,8 @@
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +12,11 @@ import torch
 from flax.traverse_util import flatten_dict
 from torch import nn
 
-from parity.cases import Case
+from parity.cases import MEAN_STD, Case
 from parity.convert import Variables, module_path, to_flax, to_torch
+from parity.device import arithmetic, compiled_quickly, torch_device
+from parity.row import Row, first_divergence, relative_error, ulps
+from unet_jax.augment import Normalisation
 from unet_jax.augment import normalise as normalise_jax
 from unet_jax.batch import IGNORED, Batch
 from unet_jax.losses import Loss
@@ -23,7 +27,7 @@ from unet_torch_ref.batch import to_tensors
 from unet_torch_ref.losses import Loss as TorchLoss
 from unet_torch_ref.models import build_model as build_torch
 
-MEAN_STD = ((0.49, 0.47, 0.43), (0.23, 0.24, 0.25))
+__all__ = ["Row", "compare", "first_divergence", "relative_error"]
 
 Quantity = tuple[str, str]
 """(stage, name): stage is parameters, eval, train, statistics, loss or gradients."""
@@ -32,29 +36,6 @@ Quantities = dict[Quantity, np.ndarray]
 
 POOLED = ("eval", "train", "statistics", "gradients")
 """Stages of many tensors."""
-
-
-class Row(NamedTuple):
-    """One tensor, compared.
-
-    Attributes:
-      case, precision: Which comparison; precision is float64 or float32.
-      stage, name: Which tensor; layers come in the order in which they run.
-      error: ‖a - b‖ / ‖b‖ over `DRAWS` batches together; infinite where a tensor is missing,
-        misshapen or not finite.
-      limit: The largest error that passes.
-    """
-
-    case: str
-    precision: str
-    stage: str
-    name: str
-    error: float
-    limit: float
-
-    @property
-    def passed(self) -> bool:
-        return self.error <= self.limit
 
 
 DRAWS = 8
@@ -72,17 +53,13 @@ FLOAT32 = 2.0
 """JAX's distance to PyTorch's float64 result, as a multiple of PyTorch's own float32 distance.
 
 It holds for each stage as a whole (the root mean square over its tensors, the row "all"), and for
-each tensor against PyTorch's worst of the stage; for the loss, a mean that errors cancel in,
-against its logits, too."""
+each tensor against PyTorch's worst of the stage, in the norm and in units of the last place; for
+the loss, a mean that errors cancel in, against its logits, too."""
 
 
-def relative_error(a: np.ndarray, b: np.ndarray) -> float:
-    """‖a - b‖ / ‖b‖ in float64 (‖a‖ if b is 0); infinite if shapes differ or it is not finite."""
-    if np.shape(a) != np.shape(b):
-        return float("inf")
-    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    error = np.linalg.norm((a - b).ravel()) / (np.linalg.norm(b.ravel()) or 1.0)
-    return float(error) if np.isfinite(error) else float("inf")
+ENOUGH = 1000
+"""Values, of all batches together, of a tensor that is judged in ULPs. Their 99th percentile leaves
+out the ten or more largest, of which some are beside a truth of nearly 0."""
 
 
 def make_batch(case: Case, seed: int = 0) -> Batch:
@@ -116,16 +93,16 @@ def make_torch(case: Case, seed: int = 0) -> nn.Module:
 
 
 def torch_state(model: nn.Module) -> dict[str, np.ndarray]:
-    return {name: value.detach().numpy() for name, value in model.state_dict().items()}
+    return {name: value.detach().cpu().numpy() for name, value in model.state_dict().items()}
 
 
-def run_torch(model: nn.Module, batch: Batch) -> Quantities:
+def run_torch(model: nn.Module, batch: Batch, mean_std: Normalisation = MEAN_STD) -> Quantities:
     """Everything there is to compare, from the PyTorch side. The running statistics change."""
     found: Quantities = {}
     stage = "eval"
 
     def note(name: str, module: nn.Module, output: torch.Tensor) -> None:
-        found[stage, name] = output.detach().permute(0, 2, 3, 1).numpy()
+        found[stage, name] = output.detach().permute(0, 2, 3, 1).cpu().numpy()
 
     hooks = []
     for name, module in model.named_modules():
@@ -134,9 +111,9 @@ def run_torch(model: nn.Module, batch: Batch) -> Quantities:
             hooks.append(
                 module.register_forward_hook(lambda m, _, out, label=label: note(label, m, out))
             )
-    tensors = to_tensors(batch)
-    dtype = next(model.parameters()).dtype
-    image = normalise_torch(tensors.image, MEAN_STD, dtype)
+    weight = next(model.parameters())
+    tensors = to_tensors(batch, weight.device)
+    image = normalise_torch(tensors.image, mean_std, weight.dtype)
 
     found |= {("parameters", n): v for n, v in _by_path(to_flax(torch_state(model), model))}
     with torch.no_grad():
@@ -150,9 +127,9 @@ def run_torch(model: nn.Module, batch: Batch) -> Quantities:
 
     after = to_flax(torch_state(model), model)
     found |= {("statistics", n): v for n, v in _by_path({"": after.get("batch_stats", {})})}
-    found["loss", "mean loss"] = mean_loss.detach().numpy()
+    found["loss", "mean loss"] = mean_loss.detach().cpu().numpy()
     names = [name for name, _ in model.named_parameters()]
-    gradients = torch_state(model) | {n: g.numpy() for n, g in zip(names, grads, strict=True)}
+    gradients = torch_state(model) | {n: g.cpu().numpy() for n, g in zip(names, grads, strict=True)}
     found |= {("gradients", n): v for n, v in _by_path({"": to_flax(gradients, model)["params"]})}
     return found
 
@@ -165,11 +142,12 @@ def run_flax(
     variables = jax.tree.map(jnp.asarray, dict(variables))
     params, batch_stats = variables["params"], variables.get("batch_stats", {})
     dtype = jax.tree.leaves(params)[0].dtype
+    options = compiled_quickly() if dtype == jnp.float64 else None
 
-    @jax.jit
+    @partial(jax.jit, compiler_options=options)
     def run(params: Any, batch_stats: Any, batch: Batch) -> tuple[Any, ...]:
         variables = {"params": params, "batch_stats": batch_stats}
-        image = normalise_jax(batch.image, MEAN_STD, dtype)
+        image = normalise_jax(batch.image, case.mean_std, dtype)
         _, evaluated = model.apply(variables, image, capture_intermediates=True)
         _, trained = model.apply(
             variables,
@@ -179,7 +157,7 @@ def run_flax(
             capture_intermediates=True,
         )
         stepped = loss_and_grads(
-            model, loss, params, batch_stats, batch, mean_std=MEAN_STD, fill=IGNORED
+            model, loss, params, batch_stats, batch, mean_std=case.mean_std, fill=IGNORED
         )
         return evaluated["intermediates"], trained["intermediates"], stepped
 
@@ -212,55 +190,106 @@ def compare(
     change: Callable[[Variables], None] | None = None,
     precisions: Sequence[str] = ("float64", "float32"),
     seed: int = 0,
+    *,
+    draws: int = DRAWS,
+    model: nn.Module | None = None,
+    extra: Sequence[Batch] = (),
 ) -> list[Row]:
     """Compares the two networks in float64, then in float32.
 
     Args:
       case: The configuration.
       change: Plants a fault in the Flax side's weights, to see it found.
-      precisions: Which comparisons; float64, the truth for float32, comes first.
-      seed: Draws weights and batch.
+      precisions: Which comparisons; float64, the truth for the others, comes first.
+      seed: Draws weights and batches.
+      draws: Random batches.
+      model: The PyTorch network, of the case's configuration; None: one with random weights.
+      extra: Batches beside the random ones, of the same shape.
 
     Returns:
       A row for each tensor, in the order in which they are computed.
     """
-    batches = [make_batch(case, seed + draw) for draw in range(DRAWS)]
+    batches = [*extra, *(make_batch(case, seed + draw) for draw in range(draws))]
     rows, truth = [], None
     for precision in precisions:
-        model = make_torch(case, seed).to(getattr(torch, precision))
-        variables = to_flax(torch_state(model), model)
+        given = copy.deepcopy(model) if model is not None else make_torch(case, seed)
+        twin = given.to(torch_device(), torch.float64 if precision == "float64" else torch.float32)
+        variables = to_flax(torch_state(twin), twin)
         if change is not None:
             change(variables)
-        ours = run_flax(case, variables, batches)
-        theirs = [run_torch(copy.deepcopy(model), batch) for batch in batches]
+        with arithmetic(precision):
+            ours = run_flax(case, variables, batches)
+            theirs = [run_torch(copy.deepcopy(twin), batch, case.mean_std) for batch in batches]
         truth = truth or theirs
-        names = [*theirs[0], *(quantity for quantity in ours[0] if quantity not in theirs[0])]
-        # Parameters are compared with PyTorch's own; what follows from them with the truth.
-        errors = {
-            quantity: _error(ours, theirs if quantity[0] == "parameters" else truth, quantity)
-            for quantity in names
-        }
-        own = {quantity: _error(theirs, truth, quantity) for quantity in names}
-        limits = _float64_limits(names) if precision == "float64" else _float32_limits(own)
-        if precision == "float32":
-            for stage in dict.fromkeys(stage for stage, _ in names if stage in POOLED):
-                errors[stage, "all"] = _pool(errors, stage)
-                limits[stage, "all"] = FLOAT32 * _pool(own, stage)
+        judged = _float64 if precision == "float64" else _float32
         rows += [
-            Row(case.name, precision, *quantity, error, limits[quantity])
-            for quantity, error in errors.items()
+            Row(case.name, precision, *quantity, *measures)
+            for quantity, measures in judged(ours, theirs, truth).items()
         ]
     return rows
+
+
+Measures = dict[Quantity, tuple[Any, ...]]
+"""A row's fields from `error` on."""
+
+
+def _float64(ours: Sequence[Quantities], theirs: Sequence[Quantities], _: Any) -> Measures:
+    return {
+        quantity: (
+            _error(ours, theirs, quantity),
+            PARAMETERS if quantity[0] == "parameters" else FLOAT64,
+        )
+        for quantity in _either(ours, theirs)
+    }
+
+
+def _float32(
+    ours: Sequence[Quantities], theirs: Sequence[Quantities], truth: Sequence[Quantities]
+) -> Measures:
+    names = _either(ours, theirs)
+    # Parameters are compared with PyTorch's own; what follows from them with the truth.
+    errors = {
+        name: _error(ours, theirs if name[0] == "parameters" else truth, name) for name in names
+    }
+    own = {name: _error(theirs, truth, name) for name in names}
+    limits, places = _limits(own), _ulps_limits(theirs, truth, names)
+    found: Measures = {}
+    for name in names:
+        found[name] = errors[name], limits[name]
+        if name[0] != "parameters":
+            usual, largest = _ulps(ours, truth, name)
+            found[name] += usual, places.get(name), largest
+    for stage in dict.fromkeys(stage for stage, _ in names if stage in POOLED):
+        found[stage, "all"] = _pool(errors, stage), FLOAT32 * _pool(own, stage)
+    return found
+
+
+def _either(ours: Sequence[Quantities], theirs: Sequence[Quantities]) -> list[Quantity]:
+    return list(theirs[0] | ours[0])
+
+
+def _both(
+    sides: Sequence[Quantities], references: Sequence[Quantities], quantity: Quantity
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """All batches' tensors together; None if a side has none."""
+    if quantity not in sides[0] or quantity not in references[0]:
+        return None
+    a, b = (np.stack([batch[quantity] for batch in side]) for side in (sides, references))
+    return a, b
 
 
 def _error(
     sides: Sequence[Quantities], references: Sequence[Quantities], quantity: Quantity
 ) -> float:
-    """The relative error of all batches' tensors together; infinite if a side has none."""
-    if quantity not in sides[0] or quantity not in references[0]:
-        return float("inf")
-    a, b = (np.stack([batch[quantity] for batch in side]) for side in (sides, references))
-    return relative_error(a, b)
+    pair = _both(sides, references, quantity)
+    return float("inf") if pair is None else relative_error(*pair)
+
+
+def _ulps(
+    sides: Sequence[Quantities], references: Sequence[Quantities], quantity: Quantity
+) -> tuple[float, float]:
+    pair = _both(sides, references, quantity)
+    return (float("inf"), float("inf")) if pair is None else ulps(*pair)
 
 
 def _pool(errors: Mapping[Quantity, float], stage: str) -> float:
@@ -269,12 +298,8 @@ def _pool(errors: Mapping[Quantity, float], stage: str) -> float:
     return float(np.sqrt(np.mean(squares)))
 
 
-def _float64_limits(names: Sequence[Quantity]) -> dict[Quantity, float]:
-    return {name: PARAMETERS if name[0] == "parameters" else FLOAT64 for name in names}
-
-
-def _float32_limits(own: Mapping[Quantity, float]) -> dict[Quantity, float]:
-    """What each tensor of JAX's may be away from the truth, given how far PyTorch's are."""
+def _limits(own: Mapping[Quantity, float]) -> dict[Quantity, float]:
+    """How far each tensor of JAX's may be from the truth, given how far PyTorch's are."""
     worst: dict[str, float] = {}
     for (stage, _), error in own.items():
         worst[stage] = max(worst.get(stage, 0.0), error if np.isfinite(error) else 0.0)
@@ -283,9 +308,15 @@ def _float32_limits(own: Mapping[Quantity, float]) -> dict[Quantity, float]:
     return {(stage, name): FLOAT32 * worst[stage] for stage, name in own}
 
 
-def first_divergence(rows: Sequence[Row]) -> Row | None:
-    """The first tensor that fails: the layer to look at."""
-    return next((row for row in rows if not row.passed), None)
+def _ulps_limits(
+    theirs: Sequence[Quantities], truth: Sequence[Quantities], names: Sequence[Quantity]
+) -> dict[Quantity, float]:
+    """Of those tensors that have enough values."""
+    counted = [n for n in names if n in theirs[0] and len(theirs) * theirs[0][n].size >= ENOUGH]
+    worst: dict[str, float] = {}
+    for stage, name in counted:
+        worst[stage] = max(worst.get(stage, 0.0), _ulps(theirs, truth, (stage, name))[0])
+    return {(stage, name): FLOAT32 * worst[stage] for stage, name in counted}
 
 
 def round_trip(case: Case, seed: int = 0) -> bool:

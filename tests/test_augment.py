@@ -15,6 +15,17 @@ from PIL import Image
 
 import unet_jax.augment
 import unet_torch_ref.augment
+from parity.components.augmentation import (
+    ALL,
+    COLOURING,
+    LIMITS,
+    MEAN_STD,
+    MOVING,
+    OFF,
+    OPTIONS,
+    draw_many,
+    random_batch,
+)
 from parity.trajectory import train_both
 from unet_jax import draws
 from unet_jax.batch import IGNORED, Batch
@@ -22,53 +33,11 @@ from unet_jax.config import AugmentConfig, Config, ModelConfig, OptimConfig
 from unet_jax.draws import ONE_PIXEL, affine, draw, geometric, identity, photometric
 from unet_torch_ref.batch import to_tensors
 
-MEAN_STD = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-ALL: dict[str, Any] = {
-    "horizontal_flip": 0.5,
-    "vertical_flip": 0.25,
-    "rotation": 40,
-    "scale": (0.7, 1.6),
-    "translation": 0.2,
-    "crop": 0.5,
-    "crop_ratio": (0.3, 0.9),
-    "brightness": 0.4,
-    "contrast": 0.5,
-    "saturation": 0.9,
-    "hue": 0.3,
-    "gamma": 0.7,
-}
-OFF: dict[str, Any] = {"horizontal_flip": 0.0}
-MOVING = ("horizontal_flip", "vertical_flip", "rotation", "scale", "translation", "crop")
-COLOURING = ("brightness", "contrast", "saturation", "hue", "gamma")
-OPTIONS = {name: AugmentConfig(**{**OFF, name: ALL[name]}) for name in MOVING + COLOURING}
-OPTIONS["all"] = AugmentConfig(**ALL)
 MANY = 2000
 """Draws: what comes once in 20 is missing with odds of 1e-45."""
 
 FRAMEWORKS = pytest.mark.parametrize("framework", ["jax", "torch"])
 PRECISIONS = pytest.mark.parametrize("precision", ["float32", "float64"])
-
-
-def draw_many(config: AugmentConfig, count: int = MANY, **changes: Any) -> list[draws.Draw]:
-    where = {"seed": 0, "epoch": 0, "size": (24, 40), "native": (90, 100), **changes}
-    return [draw(config, index=index, **where) for index in range(count)]
-
-
-def random_batch(
-    config: AugmentConfig,
-    size: tuple[int, int],
-    count: int = 16,
-    output: tuple[int, int] | None = None,
-) -> Batch:
-    """Noise, with greys, blacks and whites, ignored pixels, and draws for a native 3:2."""
-    rng = np.random.default_rng(0)
-    image = rng.integers(0, 256, (count, *size, 3), np.uint8)
-    image[:, :3] = image[:, :3, :, :1]
-    image[:, 3:4, ::2], image[:, 3:4, 1::2] = 0, 255
-    mask = rng.choice(np.array([0, 1, 2, IGNORED], np.uint8), (count, *size))
-    drawn = draw_many(config, count, size=output or size, native=(300, 200), stored=size)
-    geometry, colour = (np.stack(column) for column in zip(*drawn, strict=True))
-    return Batch(image, mask, np.ones(count, bool), geometry, colour)
 
 
 jitted_inputs = jax.jit(unet_jax.augment.inputs_and_targets, static_argnums=(1, 2, 3, 4))
@@ -148,9 +117,7 @@ def test_both_frameworks_make_the_same_pixels(option: str, precision: str, size:
     batch = random_batch(OPTIONS[option], size)
     ours, theirs = (run(framework, batch, precision) for framework in ("jax", "torch"))
     assert ours[0].dtype == theirs[0].dtype == precision
-    # Values of up to 3, after some dozen roundings: of 6e-8 each in float32, of 1e-16 in float64.
-    tolerance = 1e-5 if precision == "float32" else 1e-12
-    np.testing.assert_allclose(ours[0], theirs[0], rtol=0, atol=tolerance)
+    np.testing.assert_allclose(ours[0], theirs[0], rtol=0, atol=LIMITS[precision])
     assert ours[1].dtype == theirs[1].dtype == np.uint8
     assert np.array_equal(ours[1], theirs[1])
     plain = run("jax", batch._replace(geometry=None, colour=None), precision)
@@ -170,9 +137,7 @@ def test_both_frameworks_make_the_same_pixels_of_larger_ones(option, precision, 
     batch = random_batch(OFF_TO_ALL[option], stored, output=size)
     ours, theirs = (run(framework, batch, precision, 7, size) for framework in ("jax", "torch"))
     assert ours[0].shape == theirs[0].shape == (16, *size, 3)
-    # As for samples that are as large as what is stored.
-    tolerance = 1e-5 if precision == "float32" else 1e-12
-    np.testing.assert_allclose(ours[0], theirs[0], rtol=0, atol=tolerance)
+    np.testing.assert_allclose(ours[0], theirs[0], rtol=0, atol=LIMITS[precision])
     assert ours[1].dtype == theirs[1].dtype == np.uint8
     assert ours[1].shape == (16, *size)
     assert np.array_equal(ours[1], theirs[1])
@@ -236,7 +201,7 @@ def test_whole_steps_on_augmented_batches_agree(x64):
     batch = random_batch(config.augment, (13, 19), 4)
     losses = train_both(config, [batch] * 3, ("ground", "car", "tree"), torch.float64)
     assert losses.difference < 1e-12  # Three steps of sums of some thousand roundings of 1e-16.
-    assert len(set(losses.jax)) == 3
+    assert len(set(losses.jax.losses)) == 3
 
 
 @PRECISIONS
@@ -450,7 +415,7 @@ def settings_of(
 ) -> list[dict[str, Any]]:
     """What each draw's map is made of, and its colour factors."""
     monkeypatch.setattr(draws, "affine", lambda size, native, **settings: settings)
-    drawn = draw_many(config, **changes)
+    drawn = draw_many(config, MANY, **changes)
     monkeypatch.undo()
     return [
         {**settings, "right": settings["shift"][0], "down": settings["shift"][1]}  # type: ignore

@@ -7,8 +7,7 @@ t with a probability of (1 - t)ⁿ ≈ exp(-n t).
 """
 
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -18,32 +17,21 @@ import pytest
 import torch
 from flax.traverse_util import flatten_dict
 
+from parity.components.initialisation import (
+    KINDS,
+    ROUNDING,
+    compare_initialisation,
+    flax_draws,
+    torch_draws,
+)
 from parity.convert import places
+from parity.row import first_divergence
 from unet_jax.models import PlainUNet, ResidualUNet
-from unet_jax.models.layers import Conv, UpConv
+from unet_jax.models.layers import Conv
 from unet_torch_ref.models import build_model
-from unet_torch_ref.models.layers import conv, up_conv
 
 SIGMAS = 5.0  # A correct draw strays further once in 1.7 million times; these keys never do.
 SHORTFALL = 14.3  # exp(-14.3) is as rare on one side.
-ROUNDING = 1e-6  # float32: the bound itself is rounded, by 6e-8 of it.
-WIDE = 4096  # Biases, one a feature, are the smallest sample: 5 sigmas of its variance are 7 %.
-
-
-class Kind(NamedTuple):
-    inputs: int
-    fan_in: int
-    flax: nn.Module
-    torch: Callable[[], torch.nn.Module]
-
-
-KINDS = {
-    "3x3": Kind(8, 8 * 9, Conv(WIDE), lambda: conv(8, WIDE)),
-    "1x1": Kind(64, 64, Conv(WIDE, kernel_size=1), lambda: conv(64, WIDE, kernel_size=1)),
-    "strided": Kind(8, 8 * 9, Conv(WIDE, stride=2), lambda: conv(8, WIDE, stride=2)),
-    # PyTorch counts the fan-in of a transposed convolution's [in, out, 2, 2] over its outputs.
-    "transposed": Kind(16, WIDE * 4, UpConv(WIDE), lambda: up_conv(16, WIDE)),
-}
 
 
 def check_uniform(draws: np.ndarray, bound: float) -> None:
@@ -53,17 +41,6 @@ def check_uniform(draws: np.ndarray, bound: float) -> None:
     assert abs(draws.var() - bound**2 / 3) < SIGMAS * bound**2 * math.sqrt(4 / (45 * n))
     largest = np.abs(draws).max()
     assert bound * (1 - SHORTFALL / n) < largest <= bound * (1 + ROUNDING)
-
-
-def flax_draws(kind: Kind) -> dict[str, np.ndarray]:
-    params = kind.flax.init(jax.random.key(0), jnp.zeros((1, 2, 2, kind.inputs)))["params"]
-    return {"weight": np.asarray(params["kernel"]), "bias": np.asarray(params["bias"])}
-
-
-def torch_draws(kind: Kind) -> dict[str, np.ndarray]:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return {name: p.detach().numpy() for name, p in kind.torch().named_parameters()}
 
 
 @pytest.mark.parametrize("entry", ["weight", "bias"])
@@ -86,6 +63,11 @@ def test_moments_are_those_of_the_layer_pytorch_draws(kind, entry):
     assert abs(ours.var() - theirs.var()) < SIGMAS * squares * math.sqrt(2 / n)
     bounds = np.abs(ours).max(), np.abs(theirs).max()
     assert bounds[0] == pytest.approx(bounds[1], rel=SHORTFALL / n + ROUNDING)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_whole_distributions_agree(name):
+    assert first_divergence(compare_initialisation((name,))) is None
 
 
 def both_networks(architecture: Any, **options: Any) -> tuple[nn.Module, torch.nn.Module]:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 from functools import lru_cache, partial
 from itertools import product
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,15 +18,26 @@ from hypothesis.extra import numpy as arrays
 
 import unet_jax.losses
 import unet_torch_ref.losses
+from parity.components.losses import (
+    BATCH,
+    LOSSES,
+    STRICT,
+    TERMS,
+    WEIGHTS,
+    Example,
+    Result,
+    compare_losses,
+    example,
+    in_jax,
+    in_torch,
+    only,
+    to_torch,
+    value_and_gradient,
+)
+from parity.row import first_divergence
 from unet_jax.batch import IGNORED
 from unet_jax.config import LossConfig
 from unet_jax.losses import build_loss
-
-STRICT = 1e-12
-"""Relative, in float64: a few hundred roundings of 1e-16, and room for their order to differ."""
-
-TERMS = ("cross_entropy", "dice", "tversky", "focal", "lovasz")
-BATCH = {"reduction": "batch"}
 
 
 @pytest.fixture(autouse=True)
@@ -35,80 +46,9 @@ def float64() -> Iterator[None]:
         yield
 
 
-def only(term: str, **options: Any) -> dict[str, Any]:
-    return {"cross_entropy": 0.0, term: 1.0, **options}
-
-
-class Example(NamedTuple):
-    logits: np.ndarray
-    mask: np.ndarray
-    valid: np.ndarray
-    border: np.ndarray
-
-
-SHAPE = (6, 5, 7)
-
-
-def example(channels: int) -> Example:
-    """Images with few, half, all and other pixels ignored; one padded; one of a single class."""
-    rng = np.random.default_rng(0)
-    logits = rng.normal(size=(*SHAPE, channels)) * rng.choice([0.1, 1.0, 5.0], (*SHAPE, 1))
-    mask = rng.integers(0, max(channels, 2), SHAPE, np.uint8)
-    mask[5] = 1
-    shares = np.array([0.1, 0.5, 0, 1, 0.3, 0]).reshape(6, 1, 1)
-    mask[rng.random(SHAPE) < shares] = IGNORED
-    valid = np.array([True, True, False, True, True, True])
-    return Example(logits, mask, valid, rng.integers(0, 256, SHAPE, np.uint8))
-
-
-def to_torch(logits: np.ndarray) -> torch.Tensor:
-    """[B, H, W, K] as [B, K, H, W]."""
-    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(logits, -1, 1)))
-
-
-class Result(NamedTuple):
-    value: float
-    gradient: np.ndarray  # [B, H, W, K]
-    sums: dict[str, np.ndarray]
-
-
 def compiled(function):
     """It runs a few times: optimising its code takes longer than running it as it is."""
     return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
-
-
-def value_and_gradient(fields: dict[str, Any], logits, mask, valid, border=None):
-    loss = unet_jax.losses.Loss(**fields)
-
-    def total(logits):
-        sums = loss.sums(logits, mask, valid, border)
-        return loss.total(sums), sums
-
-    return jax.value_and_grad(total, has_aux=True)(logits)
-
-
-def in_jax(fields: dict[str, Any], logits, mask, valid, border=None) -> Result:
-    """Smaller images than `SHAPE` are ignored around: compiling for each size takes seconds."""
-    channels, place = logits.shape[-1], tuple(slice(0, size) for size in mask.shape)
-    padded = np.zeros((*SHAPE, channels)), np.full(SHAPE, IGNORED, np.uint8), np.zeros(6, bool)
-    for array, values in zip(padded, (logits, mask, valid), strict=True):
-        array[place[: array.ndim]] = values
-    logits, mask, valid = map(jnp.asarray, padded)
-    (value, sums), gradient = value_and_gradient(fields, logits, mask, valid, border)
-    sums = {name: np.asarray(entry) for name, entry in sums.items()}
-    return Result(float(value), np.asarray(gradient)[place], sums)
-
-
-def in_torch(fields: dict[str, Any], logits, mask, valid, border=None) -> Result:
-    loss = unet_torch_ref.losses.Loss(**fields)
-    leaf = to_torch(logits).requires_grad_()
-    tensors = (None if a is None else torch.from_numpy(a) for a in (mask, valid, border))
-    sums = loss.sums(leaf, *tensors)  # type: ignore[arg-type]
-    value = loss.total(sums)
-    value.backward()
-    assert leaf.grad is not None
-    gradient = np.moveaxis(leaf.grad.numpy(), 1, -1)
-    return Result(value.item(), gradient, {k: v.detach().numpy() for k, v in sums.items()})
 
 
 BOTH = pytest.mark.parametrize("run", [in_jax, in_torch], ids=["jax", "torch"])
@@ -121,48 +61,12 @@ def distance(ours: np.ndarray, theirs: np.ndarray) -> float:
 
 # The two frameworks.
 
-WEIGHTS = {1: (0.5, 2.0), 5: (0.5, 2.0, 0.0, 1.0, 3.5)}
-OPTIONS: dict[str, dict[str, Any]] = {
-    "cross-entropy": {},
-    "smoothed": {"label_smoothing": 0.1},
-    "border": {"border_weight": 10.0},
-    "smoothed-border": {"label_smoothing": 0.1, "border_weight": 10.0},
-    "dice": only("dice"),
-    "dice-batch": only("dice", **BATCH),
-    "dice-smooth": only("dice", smooth=1.0),
-    "tversky": only("tversky"),
-    "tversky-batch": only("tversky", **BATCH, tversky_alpha=0.9, tversky_beta=0.2),
-    "focal": only("focal"),
-    "focal-gamma": only("focal", focal_gamma=0.5),
-    "lovasz": only("lovasz"),
-    "all": dict(zip(TERMS, (0.5, 2.0, 0.3, 0.7, 1.5), strict=True)),
-    "all-batch": {**dict(zip(TERMS, (0.5, 2.0, 0.3, 0.7, 1.5), strict=True)), **BATCH},
-}
-WEIGHTED = ("cross-entropy", "smoothed", "border", "smoothed-border", "focal")
-CASES = [pytest.param(k, OPTIONS[name], id=f"{name}-{k}") for k in (1, 5) for name in OPTIONS]
-CASES += [
-    pytest.param(k, {**OPTIONS[name], "class_weights": WEIGHTS[k]}, id=f"{name}-weighted-{k}")
-    for k in (1, 5)
-    for name in WEIGHTED
-]
-FOREGROUND = {"pos_weight": 3.0, "label_smoothing": 0.1, "border_weight": 10.0}
-CASES += [
-    pytest.param(1, {"pos_weight": 3.0}, id="pos-weight"),
-    pytest.param(1, {**FOREGROUND, "class_weights": WEIGHTS[1]}, id="pos-weight-and-all"),
-    pytest.param(1, only("focal", focal_alpha=0.25), id="focal-alpha"),
-]
 
-
-@pytest.mark.parametrize(("channels", "fields"), CASES)
-def test_values_and_gradients_agree(channels, fields):
-    given = example(channels)
-    ours, theirs = in_jax(fields, *given), in_torch(fields, *given)
-    assert ours.value == pytest.approx(theirs.value, rel=STRICT)
-    assert distance(ours.gradient, theirs.gradient) <= STRICT
-    assert ours.sums.keys() == theirs.sums.keys()
-    for name, entry in ours.sums.items():
-        assert entry.shape == theirs.sums[name].shape
-        assert distance(entry, theirs.sums[name]) <= STRICT
+@pytest.mark.parametrize("name", LOSSES)
+def test_values_and_gradients_agree(name):
+    rows = compare_losses((name,))
+    assert first_divergence(rows) is None
+    assert {"value", "gradient by the logits", "sum of pixels"} <= {row.name for row in rows}
 
 
 @pytest.mark.parametrize("channels", [1, 5])

@@ -3,23 +3,16 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
 
 import unet_jax.metrics
 import unet_torch_ref.metrics
+from parity.components.losses import to_torch
+from parity.components.metrics import CLASSES, both_counts, compare_metrics
+from parity.row import first_divergence
 from unet_jax.batch import IGNORED
 from unet_jax.metrics import scores
 
-STRICT = 1e-12
-"""Relative, in float64: a few thousand roundings of 1e-16, and room for their order to differ."""
-
-
 pytestmark = pytest.mark.usefixtures("x64")
-
-
-def to_torch(logits: np.ndarray) -> torch.Tensor:
-    """[B, H, W, K] as [B, K, H, W]."""
-    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(logits, -1, 1)))
 
 
 @pytest.mark.parametrize("classes", [2, 3, 150])
@@ -57,18 +50,6 @@ def test_predicted_classes(logits, expected):
 # Confusion counts.
 
 
-def both_counts(
-    predicted: np.ndarray, mask: np.ndarray, valid: np.ndarray, classes: int
-) -> tuple[np.ndarray, np.ndarray]:
-    ours = unet_jax.metrics.confusion_counts(
-        jnp.asarray(predicted, jnp.int32), jnp.asarray(mask), jnp.asarray(valid), classes
-    )
-    theirs = unet_torch_ref.metrics.confusion_counts(
-        torch.from_numpy(predicted).long(), torch.from_numpy(mask), torch.from_numpy(valid), classes
-    )
-    return np.asarray(ours), theirs.numpy()
-
-
 MASK = np.array([[[0, 0, 0], [1, 1, 2]]], np.uint8)
 PREDICTED = np.array([[[0, 0, 1], [1, 2, 2]]], np.uint8)
 CONFUSION = [[2, 1, 0], [0, 1, 1], [0, 0, 1]]
@@ -93,17 +74,20 @@ def test_counts_of_padding_alone_are_zero():
         assert counts.tolist() == np.zeros((3, 3)).tolist()
 
 
+@pytest.mark.parametrize("classes", CLASSES)
+def test_counts_agree(classes):
+    assert first_divergence(compare_metrics((classes,))) is None
+
+
 @pytest.mark.parametrize("classes", [2, 32, 150])
-def test_confusion_counts_agree(classes):
+def test_confusion_counts_are_those_of_numpy(classes):
     rng = np.random.default_rng(classes)
     mask, predicted = rng.integers(0, classes, (2, 3, 16, 16), np.uint8)
     valid = np.array([True, False, True])
-    ours, theirs = both_counts(predicted, mask, valid, classes)
-    assert np.array_equal(ours, theirs)
-    assert ours.sum() == 2 * 16 * 16
-    one = np.zeros((classes, classes), int)
-    np.add.at(one, (mask[valid], predicted[valid]), 1)
-    assert np.array_equal(ours, one)
+    expected = np.zeros((classes, classes), int)
+    np.add.at(expected, (mask[valid], predicted[valid]), 1)
+    for counts in both_counts(predicted, mask, valid, classes):
+        assert np.array_equal(counts, expected)
 
 
 # Scores. A ratio of two small integers is rounded once in each of two ways: 1e-15 is a few units.

@@ -1,42 +1,33 @@
 """The two networks agree, tensor by tensor; and the comparison sees it when they do not."""
 
 import json
-from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 
 import numpy as np
 import pytest
-import torch
 from rich.console import Console
 from torch import nn
 
 import unet_jax.models.layers as flax_layers
-import unet_torch_ref.models.residual as torch_residual
 from parity.cases import CASES, Case
 from parity.compare import (
-    Row,
+    FLOAT64,
     compare,
-    first_divergence,
+    make_batch,
     make_torch,
-    relative_error,
     round_trip,
+    run_torch,
     scale_entry,
     torch_state,
 )
 from parity.convert import ConversionError, to_flax, to_torch
-from parity.report import table, verdict, write_json
-from unet_jax.config import ModelConfig
-from unet_jax.models.layers import BatchNorm
+from parity.mutations import MUTATIONS, PLAIN, RESIDUAL, Mutation, inject
+from parity.reference import Reference, mean_loss, normalised, third_opinion
+from parity.report import component_table, mutation_table, table, verdict, write_json
+from parity.row import Row, first_divergence, relative_error, ulps
 
 pytestmark = pytest.mark.usefixtures("x64")
-
-TINY = ModelConfig(channels=(4, 8), groups=2)
-RESIDUAL = Case("residual", TINY, 1, (8, 12))
-PLAIN = Case(
-    "plain", ModelConfig(architecture="plain", channels=(4, 8), norm="batch"), 1, (8, 12), 3
-)
-BILINEAR = RESIDUAL._replace(model=ModelConfig(channels=(4, 8), groups=2, upsample="bilinear"))
-ODD = RESIDUAL._replace(size=(9, 13))
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -72,86 +63,59 @@ def test_one_weight_changed_by_one_percent_is_named(name: str) -> None:
     assert activations[0] == name.rpartition("/")[0]
 
 
-def _half_pixel(x, size, align_corners):
-    return flax_layers.resize_bilinear(x, size, align_corners=False)
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
+def test_a_fault_turns_the_report_red_and_is_named(mutation: Mutation) -> None:
+    outcome = inject(mutation)
+    assert outcome.killed, f"named {outcome.named}, not {mutation.expected}"
 
 
-def _swapped(self, x, skip):
-    return torch.cat([skip, x], dim=1)
+def test_there_are_faults_enough_each_with_its_name() -> None:
+    names = [mutation.name for mutation in MUTATIONS]
+    assert len(names) == len(set(names)) >= 25
 
 
-def _flipped(state: dict, model: nn.Module):
-    variables = to_flax(state, model)
-    kernel = variables["params"]["upsample_0"]["conv"]["kernel"]
-    variables["params"]["upsample_0"]["conv"]["kernel"] = kernel[::-1, ::-1].copy()
-    return variables
+def test_a_fault_that_is_not_seen_survives() -> None:
+    mutation = Mutation("none", "none", ("eval", "conv_in"), lambda: [], nullcontext)
+    assert not inject(mutation).killed
+    assert inject(mutation).as_json()["named"] == "nothing"
 
 
-def _bottom_right(x, size, policy):
-    return nn.functional.pad(x, (0, size[1] - x.shape[3], 0, size[0] - x.shape[2]))
+@pytest.mark.parametrize(
+    ("name", "case", "wrong"),
+    [
+        ("eps outside of the root", RESIDUAL, "JAX"),
+        ("odd sizes padded at the top and left", RESIDUAL._replace(size=(9, 13)), "PyTorch"),
+        ("biased running variance", PLAIN, "PyTorch"),
+        ("padding images counted", PLAIN, "PyTorch"),
+        ("no gradient through the statistics", PLAIN, "JAX"),
+    ],
+)
+def test_a_third_opinion_says_which_side_is_wrong(name: str, case: Case, wrong: str) -> None:
+    [mutation] = [mutation for mutation in MUTATIONS if mutation.name == name]
+    first = Row(case.name, "float64", *mutation.expected, 1.0, 0.0)
+    with mutation.plant():
+        said = third_opinion(case, first)
+    assert said.endswith(f"so {wrong} is wrong")
 
 
-FAULTS = {
-    "align_corners off": (
-        BILINEAR,
-        lambda patch: patch.setattr("unet_jax.models.residual.resize_bilinear", _half_pixel),
-        "eval",
-        "upsample_0/conv",
-    ),
-    "skip order swapped": (
-        RESIDUAL,
-        lambda patch: patch.setattr(torch_residual.ResidualUNet, "join", _swapped),
-        "eval",
-        "decoder_0/norm_1",
-    ),
-    "transposed kernel flipped": (
-        RESIDUAL,
-        lambda patch: patch.setattr("parity.compare.to_flax", _flipped),
-        "eval",
-        "upsample_0/conv",
-    ),
-    "padding on one side": (
-        ODD,
-        lambda patch: patch.setattr(torch_residual, "match_size", _bottom_right),
-        "eval",
-        "conv_in",
-    ),
-    "momentum 0.01": (
-        PLAIN,
-        lambda patch: patch.setattr(flax_layers, "BatchNorm", partial(BatchNorm, momentum=0.01)),
-        "statistics",
-        "encoder_0/norm_1/mean",
-    ),
-    "eps 1e-3": (
-        PLAIN,
-        lambda patch: patch.setattr(flax_layers, "BatchNorm", partial(BatchNorm, epsilon=1e-3)),
-        "eval",
-        "encoder_0/norm_1",
-    ),
-    "loss over the padding too": (
-        PLAIN,
-        lambda patch: patch.setattr(
-            "unet_torch_ref.step.Batch.valid", property(lambda b: torch.ones(3, dtype=torch.bool))
-        ),
-        "loss",
-        "mean loss",
-    ),
-}
-
-
-@pytest.mark.parametrize(("case", "plant", "stage", "name"), FAULTS.values(), ids=FAULTS.keys())
-def test_a_fault_turns_the_comparison_red_and_is_named(
-    case: Case,
-    plant: Callable[[pytest.MonkeyPatch], None],
-    stage: str,
-    name: str,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    plant(monkeypatch)
-    rows = [row for row in compare(case, precisions=("float64",)) if row.stage != "parameters"]
-    first = first_divergence(rows)
-    assert first is not None
-    assert (first.stage, first.name) == (stage, name)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_the_reference_is_pytorch_where_nothing_is_wrong(case: Case) -> None:
+    model, batch = make_torch(case), make_batch(case)
+    state, image = torch_state(model), normalised(case, batch)
+    evaluated, trained = (Reference(case, state, image, train=train) for train in (False, True))
+    found = run_torch(model, batch)
+    for stage, reference in (("eval", evaluated), ("train", trained)):
+        names = [name for own, name in found if own == stage]
+        assert list(reference.outputs) == names
+        for name in names:
+            assert relative_error(found[stage, name], reference.outputs[name]) <= FLOAT64, name
+    assert (len(trained.statistics) > 0) == (case.model.norm == "batch")
+    assert not evaluated.statistics
+    after = torch_state(model)
+    for name, value in trained.statistics.items():
+        assert relative_error(after[name], value) <= FLOAT64, name
+    loss = mean_loss(trained.outputs["logits"], batch)
+    assert loss == pytest.approx(float(found["loss", "mean loss"]), rel=FLOAT64)
 
 
 def test_float32_limit_is_twice_pytorchs_own_distance(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,6 +144,28 @@ def test_float32_limit_is_twice_pytorchs_own_distance(monkeypatch: pytest.Monkey
 )
 def test_relative_error(a: list[float], b: list[float], expected: float) -> None:
     assert relative_error(np.array(a), np.array(b)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "expected"),
+    [
+        ([1.0, 2.0], [1.0, 2.0], (0, 0)),
+        ([1 + 3 * 2**-23], [1.0], (3, 3)),  # The last place of 1 in float32 is 2^-23.
+        ([1 - 2**-24], [1.0], (0.5, 0.5)),
+        ([*[1.0] * 999, 2.0], [1.0] * 1000, (0, 2**23)),
+        ([1.0], [1.0, 1.0], (np.inf, np.inf)),
+    ],
+)
+def test_ulps(a: list[float], b: list[float], expected: tuple[float, float]) -> None:
+    assert ulps(np.array(a), np.array(b)) == pytest.approx(expected)
+
+
+def test_a_row_fails_by_either_measure() -> None:
+    row = Row("c", "float32", "eval", "conv_in", 1e-7, 2e-7, ulps=3.0, ulps_limit=2.0)
+    assert not row.passed
+    assert row._replace(ulps=2.0).passed
+    assert not row._replace(ulps=2.0, error=3e-7).passed
+    assert "3 ULPs, limit 2" in verdict(row)
 
 
 def test_conversion_lists_every_entry_that_does_not_match() -> None:
@@ -222,7 +208,12 @@ def test_report_says_what_failed(tmp_path) -> None:
     assert not report["passed"]
     assert report["first_divergence"]["name"] == "encoder_0"
     assert [row["passed"] for row in report["rows"]] == [True, False]
-    console = Console(width=160, record=True, file=(tmp_path / "table").open("w"))
-    console.print(table(rows))
+    component = [Row("losses", "float64", "loss: dice", "value", 1e-3, 1e-12)]
+    survivor = {"name": "f", "component": "c", "killed": False, "named": "nothing", "expected": "x"}
+    console = Console(width=80, record=True, file=(tmp_path / "table").open("w"))
+    for each in (table(rows), component_table(component), mutation_table([survivor])):
+        console.print(each)
     text = console.export_text()
     assert "✗ 2e-03" in text
+    assert "✗ 1e+09" in text
+    assert "0 of 1 seen and named, 0%" in text

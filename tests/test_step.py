@@ -10,36 +10,21 @@ import numpy as np
 import pytest
 import torch
 
-from parity.compare import relative_error
+from parity.components.steps import (
+    CONFIGS,
+    FLOAT64,
+    GROUP_NORM,
+    SIZE,
+    compare_loss_scale,
+    compare_steps,
+    make_batch,
+    make_config,
+)
+from parity.row import first_divergence, relative_error
 from parity.twin import flax_variables, start_both
-from unet_jax.batch import IGNORED, Batch
-from unet_jax.config import Config, DataConfig, LossConfig, ModelConfig, OptimConfig, TrainConfig
+from unet_jax.batch import Batch
+from unet_jax.config import LossConfig, OptimConfig
 from unet_jax.recipe import build_recipe
-from unet_jax.scale import INTERVAL, LossScale
-
-SIZE = (16, 16)
-BATCH_NORM = ModelConfig(architecture="plain", channels=(4,), norm="batch")
-GROUP_NORM = ModelConfig(architecture="plain", channels=(4,), norm="group", groups=2)
-FLOAT64 = 1e-12
-"""Relative, after five steps; measured: at most 4e-15."""
-
-
-def make_config(model: ModelConfig = BATCH_NORM, loss: LossConfig | None = None, **train: Any):
-    return Config(
-        model=model,
-        data=DataConfig(size=SIZE),
-        loss=loss or LossConfig(),
-        train=TrainConfig(**{"batch_size": 8, "epochs": 1, **train}),
-    )
-
-
-def make_batch(seed: int, count: int = 8) -> Batch:
-    """Images with unequal numbers of ignored pixels; the last one is padding."""
-    rng = np.random.default_rng(seed)
-    mask = rng.integers(0, 2, (count, *SIZE), dtype=np.uint8)
-    mask[rng.random(mask.shape) < rng.random((count, 1, 1))] = IGNORED
-    image = rng.integers(0, 256, (count, *SIZE, 3), dtype=np.uint8)
-    return Batch(image, mask, np.arange(count) < count - 1)
 
 
 def spoiled(batch: Batch) -> Batch:
@@ -67,35 +52,23 @@ def assert_close(ours: Any, theirs: Any, limit: float) -> None:
         assert relative_error(a, b) <= limit, name
 
 
-@pytest.mark.parametrize(
-    "config",
-    [
-        make_config(accumulate=4, ema_decay=0.9),
-        make_config(GROUP_NORM, LossConfig(dice=1.0, focal=0.5), accumulate=2),
-        make_config(GROUP_NORM, LossConfig(dice=1.0, reduction="batch")),
-    ],
-    ids=["4 micro-batches, average", "2 micro-batches, several losses", "Dice of the batch"],
-)
-def test_steps_agree_in_float64(x64: None, config: Config):
-    recipe, state, twin = start_both(config, classes=2, steps_per_epoch=5)
-    step = jax.jit(recipe.train)
-    for n in range(5):
-        state, ours = step(state, make_batch(n))
-        theirs = twin.train_step(make_batch(n))
-        for name in ("loss", "grad_norm", "learning_rate"):
-            assert float(ours[name]) == pytest.approx(float(theirs[name]), rel=FLOAT64), name
-    variables = {"params": state.params, "batch_stats": state.batch_stats}
-    reference = flax_variables(twin.model)
-    assert_close({name: variables[name] for name in reference}, reference, FLOAT64)
-    if twin.ema is not None:
-        assert_close(state.ema, flax_variables(twin.ema.module)["params"], FLOAT64)
+@pytest.mark.parametrize("name", CONFIGS)
+def test_steps_agree_in_float64(x64: None, name: str):
+    assert first_divergence(compare_steps(name)) is None
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_evaluation_after_steps_agrees_in_float64(x64: None, name: str):
+    recipe, state, twin = start_both(CONFIGS[name], classes=2, steps_per_epoch=5)
+    state, _ = jax.jit(recipe.train)(state, make_batch(0))
+    twin.train_step(make_batch(0))
     ours, predicted = jax.jit(recipe.evaluate)(state, make_batch(9))
     theirs, ids = twin.eval_step(make_batch(9))
     np.testing.assert_array_equal(predicted, ids)
     np.testing.assert_array_equal(ours["confusion"], theirs["confusion"])
     np.testing.assert_array_equal(ours["boundary"], theirs["boundary"])
-    for name, value in ours["sums"].items():
-        assert relative_error(value, theirs["sums"][name]) <= FLOAT64, name
+    for entry, value in ours["sums"].items():
+        assert relative_error(value, theirs["sums"][entry]) <= FLOAT64, entry
 
 
 def test_micro_batches_give_the_gradient_of_the_whole(x64: None):
@@ -133,18 +106,7 @@ def test_what_is_not_finite_changes_nothing_but_the_count(x64: None):
 
 def test_loss_scale_is_that_of_grad_scaler():
     """Over overflows in a row, a lone one, and enough finite steps to grow twice."""
-    overflows = {0, 1, 2, 500, *range(4700, 4703)}
-    weight = torch.nn.Parameter(torch.ones(1))
-    optimizer = torch.optim.SGD([weight], 0.0)
-    scaler, scale = torch.amp.GradScaler("cpu"), LossScale.start()
-    update = jax.jit(LossScale.update)
-    for step in range(2 * INTERVAL + 800):
-        weight.grad = torch.full((1,), np.inf if step in overflows else 1.0)
-        scaler.scale(torch.ones(()))  # Which makes its state.
-        scaler.step(optimizer)
-        scaler.update()
-        scale = update(scale, np.asarray(step not in overflows))
-        assert float(scale.factor) == scaler.get_scale(), step
+    assert first_divergence(compare_loss_scale()) is None
 
 
 def test_float16_skips_steps_that_overflow_as_pytorch_does():

@@ -1,0 +1,1 @@
+"""Whatever is no network, compared by itself: losses, metrics, augmentation, optimisers, …"""
