@@ -24,7 +24,7 @@ from parity.components.steps import CONFIGS, compare_loss_scale, compare_overflo
 from parity.device import arithmetic, precisions
 from parity.mutations import MUTATIONS, inject
 from parity.options import Options
-from parity.page import write_page
+from parity.pages.page import write_page
 from parity.pictures import draw_pictures
 from parity.recipes import compare_recipe
 from parity.reduced import reduce
@@ -214,7 +214,6 @@ def _pictures(
     names = []
     if trained:
         plot(trained, options.out / "loss_curves.png")
-        names.append("loss_curves.png")
     if options.image is not None:
         subject = given[0]
         model = make_torch(subject.case) if subject.model is None else copy.deepcopy(subject.model)

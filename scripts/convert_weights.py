@@ -56,8 +56,8 @@ def main() -> int:
         options.pop(name) for name in ("source", "out", "to", "force", "debug")
     )
     # Slow to import: only when the command line is known to be right.
-    from parity.conversion import convert
-    from parity.source import Given
+    from parity.porting.conversion import convert
+    from parity.porting.source import Given
 
     try:
         return convert(source, out, to=to, given=Given(**options), force=force)

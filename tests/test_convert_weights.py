@@ -25,12 +25,12 @@ from flax.traverse_util import flatten_dict
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-import parity.agreement
+import parity.porting.agreement
 from parity.compare import relative_error
-from parity.conversion import convert
-from parity.foreign import network_as, recognise
-from parity.source import Given
-from parity.state_file import read_state
+from parity.porting.conversion import convert
+from parity.porting.foreign import network_as, recognise
+from parity.porting.source import Given
+from parity.porting.state_file import read_state
 from parity.twin import make_learner
 from unet_jax.checkpoint import Checkpoints
 from unet_jax.config import Config, DataConfig, ModelConfig, SaveConfig, TrainConfig, dump
@@ -225,7 +225,7 @@ def trained_like(model: Any) -> Any:
 @pytest.fixture
 def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a conversion's own check: it compiles a network, for seconds."""
-    monkeypatch.setattr("parity.conversion.disagreement", lambda trained: (0.0, (1, 1)))
+    monkeypatch.setattr("parity.porting.conversion.disagreement", lambda trained: (0.0, (1, 1)))
 
 
 def converted(source: Path, out: Path, to: Any = "flax", force: bool = False, **given: Any) -> str:
@@ -700,7 +700,7 @@ def test_a_conversion_checks_itself(tmp_path, monkeypatch, capsys):
     def spoilt(model: ModelConfig, logits: int) -> Any:
         return build_model(replace(model, size_policy="resize"), logits)
 
-    monkeypatch.setattr(parity.agreement, "build_model", spoilt)
+    monkeypatch.setattr(parity.porting.agreement, "build_model", spoilt)
     assert convert(path, out, to="flax", given=Given()) == 1
     assert "more than 1e-12: nothing is written" in capsys.readouterr().out
     assert sorted(tmp_path.iterdir()) == [path]

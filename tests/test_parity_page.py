@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from parity_reports import EVIL, full_report, make_report, make_row, make_rows
 
-from parity.findings import number, percent, share, size
-from parity.markdown import markdown
-from parity.page import page, write_page
-from parity.plots import by_layer, layers
+from parity.pages.findings import number, percent, share, size
+from parity.pages.markdown import markdown
+from parity.pages.page import page, write_page
+from parity.pages.plots import by_layer, layers
 
 VOID = ("meta", "img", "br")
 

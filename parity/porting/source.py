@@ -8,11 +8,11 @@ from typing import Any
 import jax
 from safetensors import safe_open
 
-from parity.agreement import check_same
 from parity.convert import ConversionError
-from parity.finished_run import class_names, described_by, is_run, load_run
-from parity.foreign import described, network_as, recognise
-from parity.state_file import MaskValues, SavedState, is_safetensors, read_state
+from parity.porting.agreement import check_same
+from parity.porting.finished_run import class_names, described_by, is_run, load_run
+from parity.porting.foreign import described, network_as, recognise
+from parity.porting.state_file import MaskValues, SavedState, is_safetensors, read_state
 from unet_jax.datasets.encoding import voc_palette
 from unet_jax.weights import KEY, Channels, Colour, Trained, load_weights
 

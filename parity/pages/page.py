@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from parity.findings import (
+from parity.pages.findings import (
     EPSILON,
     STAGES,
     Report,
@@ -25,10 +25,10 @@ from parity.findings import (
     share,
     size,
 )
-from parity.markdown import markdown
-from parity.plots import by_layer, colour, layers, losses, shown_case, small
-from parity.style import STYLE
-from parity.tables import LISTED, summary, tensors
+from parity.pages.markdown import markdown
+from parity.pages.plots import by_layer, colour, layers, losses, shown_case, small
+from parity.pages.style import STYLE
+from parity.pages.tables import LISTED, summary, tensors
 from unet_jax.draft import draft
 from unet_jax.page import document, key, table
 

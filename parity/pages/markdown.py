@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from parity.findings import (
+from parity.pages.findings import (
     STAGES,
     Report,
     advice,

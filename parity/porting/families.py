@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from parity.architecture import Options, Shapes, plain_options, r2_options, residual_options
-from parity.names import LayerNames, our_names, r1_names, r2_names
+from parity.porting.architecture import Options, Shapes, plain_options, r2_options, residual_options
+from parity.porting.names import LayerNames, our_names, r1_names, r2_names
 from unet_jax.config import DataConfig, ModelConfig
 from unet_jax.weights import Channels
 

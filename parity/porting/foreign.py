@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from parity.convert import ConversionError, StateDict, Variables, mismatches, to_flax, to_torch
-from parity.families import FAMILIES, Family, family_for, nearest
-from parity.names import rename
-from parity.state_file import listed
+from parity.porting.families import FAMILIES, Family, family_for, nearest
+from parity.porting.names import rename
+from parity.porting.state_file import listed
 from unet_jax.config import ModelConfig
 from unet_torch_ref.models import build_model
 

@@ -11,8 +11,8 @@ import numpy as np
 
 import unet_torch_ref.checkpoint
 from parity.convert import Variables
-from parity.foreign import network_as
-from parity.state_file import averaged
+from parity.porting.foreign import network_as
+from parity.porting.state_file import averaged
 from unet_jax.checkpoint import Checkpoints
 from unet_jax.config import Config, load
 from unet_jax.datasets import class_ids

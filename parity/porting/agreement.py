@@ -10,7 +10,7 @@ from flax.traverse_util import flatten_dict
 
 from parity.compare import relative_error
 from parity.convert import ConversionError
-from parity.foreign import network_as
+from parity.porting.foreign import network_as
 from unet_jax.models import build_model
 from unet_jax.weights import Trained
 from unet_torch_ref.models import build_model as build_torch

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from parity.findings import EPSILON, POOLED, Entry, distinct, grouped, number, share, size
+from parity.pages.findings import EPSILON, POOLED, Entry, distinct, grouped, number, share, size
 from unet_jax.page import INK, charts, svg
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from html import escape
 
-from parity.findings import (
+from parity.pages.findings import (
     STAGES,
     Entry,
     Report,

@@ -1,0 +1,1 @@
+"""The parity report for people, made from its `report.json` alone."""
