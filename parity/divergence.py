@@ -12,13 +12,15 @@ from rich.table import Table
 from torch import nn
 
 from parity.compare import Row, first_divergence
-from parity.hints import hint
-from parity.judgement import is_step
-from parity.torch_side import OUTPUT
+from parity.hints import OUTPUT_ALONE, hint
+from parity.judgement import is_output, is_step
 
 WIDTH = 100
 BEFORE, AFTER = 4, 8
 """Rows of the failing stage that are shown around the first divergence."""
+
+LISTED = 12
+"""Names of activations that only one side has."""
 
 LONGEST = 30
 """Layers that are shown where nothing fails."""
@@ -34,7 +36,8 @@ class Report:
       notes: What is wrong with a row apart from its numbers.
       layers: The PyTorch layer that a row's name belongs to.
       optimizer: PyTorch's, if there were steps.
-      unmatched: Activations that JAX alone captured, and those of PyTorch alone.
+      captured: JAX's activations.
+      calls: PyTorch's, in the order in which they are computed.
     """
 
     case: str
@@ -42,7 +45,8 @@ class Report:
     notes: Mapping[Row, str]
     layers: Mapping[str, nn.Module]
     optimizer: type | None
-    unmatched: tuple[Sequence[str], Sequence[str]]
+    captured: Sequence[str]
+    calls: Sequence[str]
 
     @property
     def passed(self) -> bool:
@@ -56,7 +60,7 @@ class Report:
     def __str__(self) -> str:
         table = io.StringIO()
         Console(file=table, width=WIDTH, no_color=True).print(self._table())
-        lines = [*self._verdict(), "", *table.getvalue().splitlines(), *self._unmatched()]
+        lines = [*self._verdict(), "", *table.getvalue().splitlines()[1:], *self._unmatched()]
         return "\n".join(line.rstrip() for line in lines).strip()
 
     __repr__ = __str__
@@ -66,18 +70,42 @@ class Report:
         if first is None:
             yield f"{self.case}: all {len(self.rows)} tensors agree"
             return
-        where = f"{first.precision} {first.stage} at {self._title(first)}"
+        where = f"{first.precision} {first.stage} at {self._named(first.name)}"
         numbers = f"error {first.error:.1e}, limit {first.limit:.1e}"
         yield from _wrapped("", f"{self.case}: first divergence in {where}: {numbers}")
         if first in self.notes:
             yield from _wrapped("  what: ", self.notes[first])
-        forward = [r for r in self._stage(first) if r.name.split("/")[0] != OUTPUT]
-        agree = forward[: forward.index(first)] if first in forward else forward
-        if first.stage in ("eval", "train") and agree:
-            yield from _wrapped("  before it: ", f"agrees as far as {self._title(agree[-1])}")
-        likely = hint(first, self._layer(first), self.optimizer, alone=not forward)
-        if likely:
-            yield from _wrapped("  likely: ", likely)
+        between: list[str] = []
+        if first.stage in ("eval", "train"):
+            agreed, between = self._before(first)
+            if agreed is not None:
+                text = f"agrees as far as {self._named(agreed)}"
+                if between:
+                    text += f"; then, not captured in JAX: {', '.join(map(self._named, between))}"
+                yield from _wrapped("  before it: ", text)
+            elif is_output(first[2:4]) and not set(self.captured) & set(self.calls):
+                yield from _wrapped("  to see in which layer: ", OUTPUT_ALONE)
+        suspects = dict.fromkeys([*between, first.name])
+        hints = {name: hint(first.stage, self._layer(name), self.optimizer) for name in suspects}
+        for name, text in hints.items():
+            if text:
+                place = f"in {self._named(name)}: " if between else ""
+                yield from _wrapped("  likely: ", place + text)
+
+    def _before(self, row: Row) -> tuple[str | None, list[str]]:
+        """The last layer that agrees before this row, and those in between that have no row."""
+        own = [r.name for r in self.rows if r[:3] == row[:3] and r.name in self.calls]
+        calls = list(self.calls)
+        before = own[: own.index(row.name)] if row.name in own else own
+        if not before:
+            return None, []
+        end = calls.index(row.name) if row.name in calls else len(calls)
+        between = calls[calls.index(before[-1]) + 1 : end]
+        return before[-1], [n for n in between if not any(self._holds(n, o) for o in between)]
+
+    def _holds(self, one: str, other: str) -> bool:
+        layers = self._layer(one), self._layer(other)
+        return None not in layers and layers[1] in list(layers[0].children())
 
     def _table(self) -> Table:
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
@@ -94,7 +122,7 @@ class Report:
             for name in names:
                 rows = [found.get((precision, stage, name)) for precision in precisions]
                 mark = "→ " if self.first in rows else "  "
-                layer = self.layers.get(_layer_name(name))
+                layer = self._layer(name)
                 kind = "" if layer is None else type(layer).__name__
                 table.add_row(stage, mark + escape(name), kind, *map(_cell, rows))
             if total > len(names):
@@ -111,43 +139,38 @@ class Report:
 
         Layers are shown, and what is around the first divergence; of the rest, the worst.
         """
-        first, steps = self.first, []
-        for stage in dict.fromkeys(row.stage for row in self.rows):
-            names = list(dict.fromkeys(row.name for row in self.rows if row.stage == stage))
+        first = self.first
+        stages = list(dict.fromkeys(row.stage for row in self.rows))
+        failing = None if first is None else first.stage
+        passed_over = {stage for stage in stages[:-1] if is_step(stage) and stage != failing}
+        for stage in (stage for stage in stages if stage not in passed_over):
+            own = [row for row in self.rows if row.stage == stage]
+            names = list(dict.fromkeys(r.name for r in own if r.name != "all" or r == first))
             if first is not None and stage == first.stage:
                 at = names.index(first.name)
                 yield stage, names[max(at - BEFORE, 0) : at + AFTER], len(names)
-            elif stage == "eval" and first is None:
+            elif len(names) == 1 or (stage == "eval" and first is None):
                 yield stage, names[:LONGEST], len(names)
-            elif is_step(stage) and first is None:
-                steps.append((stage, len(names)))
             else:
-                yield stage, names if len(names) == 1 else [], len(names)
-        for stage, total in steps[-1:]:
-            yield stage, [], total
+                yield stage, [], len(names)
 
     def _unmatched(self) -> Iterator[str]:
-        for side, names in zip(("JAX", "PyTorch"), self.unmatched, strict=True):
+        alone = {
+            "JAX": [name for name in self.captured if name not in self.calls],
+            "PyTorch": [name for name in self.calls if name not in self.captured],
+        }
+        for side, names in alone.items():
             if names:
-                listed = ", ".join(names[:12]) + (
-                    f" and {len(names) - 12} more" * (len(names) > 12)
-                )
-                yield from _wrapped(f"Not compared, in {side} alone: ", listed)
+                more = len(names) - LISTED
+                listed = ", ".join(names[:LISTED]) + (f" and {more} more" if more > 0 else "")
+                yield from _wrapped(f"not compared, in {side} alone: ", listed)
 
-    def _stage(self, row: Row) -> list[Row]:
-        return [r for r in self.rows if r[:3] == row[:3] and r.name != "all"]
+    def _layer(self, name: str) -> nn.Module | None:
+        return self.layers.get(name.split("#")[0])
 
-    def _layer(self, row: Row) -> nn.Module | None:
-        return self.layers.get(_layer_name(row.name))
-
-    def _title(self, row: Row) -> str:
-        layer = self._layer(row)
-        return row.name if layer is None else f"{row.name} ({type(layer).__name__})"
-
-
-def _layer_name(name: str) -> str:
-    """Without the number of the call and what follows it."""
-    return name.split("#")[0]
+    def _named(self, name: str) -> str:
+        layer = self._layer(name)
+        return name if layer is None else f"{name} ({type(layer).__name__})"
 
 
 def _share(row: Row) -> float:

@@ -2,7 +2,6 @@
 
 from torch import nn, optim
 
-from parity.compare import Row
 from parity.judgement import is_step
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -79,24 +78,21 @@ OUTPUT_ALONE = (
 )
 
 
-def hint(row: Row, layer: nn.Module | None, optimizer: type | None, alone: bool) -> str | None:
+def hint(stage: str, layer: nn.Module | None, optimizer: type | None) -> str | None:
     """Likely causes of a divergence.
 
     Args:
-      row: The first that fails.
-      layer: PyTorch's, that the row belongs to.
+      stage: Where it is first seen.
+      layer: PyTorch's, that the tensor belongs to.
       optimizer: PyTorch's.
-      alone: Whether no layer but the output was compared.
     """
-    if is_step(row.stage):
+    if is_step(stage):
         return _of(OPTIMISERS, optimizer)
-    if row.stage == "loss":
+    if stage == "loss":
         return LOSS
-    if row.stage == "gradients":
+    if stage == "gradients":
         return GRADIENTS
-    if alone:
-        return OUTPUT_ALONE
-    return _of(STATISTICS if row.stage == "statistics" else FORWARD, type(layer))
+    return _of(STATISTICS if stage == "statistics" else FORWARD, type(layer))
 
 
 def _of(table: Hints, kind: type | None) -> str | None:

@@ -102,12 +102,13 @@ def explain(measured: Measured, quantity: Quantity) -> str | None:
     return None
 
 
-def unmatched(measured: Measured) -> tuple[list[str], list[str]]:
-    """Activations that JAX alone has, and PyTorch alone."""
+def activations(measured: Measured) -> tuple[list[str], list[str]]:
+    """Names of the layers' outputs in eval mode: JAX's, and PyTorch's in the order of the calls."""
     ours, theirs = (
-        [name for stage, name in side if stage == "eval"] for side in (measured.jax, measured.torch)
+        [name for stage, name in side if stage == "eval" and not is_output((stage, name))]
+        for side in (measured.jax, measured.torch)
     )
-    return [n for n in ours if n not in theirs], [n for n in theirs if n not in ours]
+    return ours, theirs
 
 
 def is_step(stage: str) -> bool:

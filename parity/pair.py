@@ -15,7 +15,7 @@ from parity.compare import DRAWS, FLOAT32, FLOAT64
 from parity.convert import Place, StateDict, from_paths, to_paths
 from parity.divergence import Report
 from parity.jax_side import Function, JaxLoss, JaxSide
-from parity.judgement import Measured, explain, is_output, judge32, judge64, unmatched
+from parity.judgement import Measured, activations, explain, is_output, judge32, judge64
 from parity.names import Modules, Names, entries, leaves, match, path_of
 from parity.torch_side import INPUT, Optimizer, TorchLoss, TorchSide
 from parity.trial import Trial
@@ -25,7 +25,7 @@ Layout = str | Callable[[str, np.ndarray], np.ndarray]
 those of so many axes to the end; a function gets the name and the array of each."""
 
 STEPS = 1e-10
-"""Limit of float64 after optimiser steps: Adam divides by gradients that are nearly 0."""
+"""Limit after optimiser steps, in float64: Adam divides by gradients that are nearly 0."""
 
 TARGET = "(target)"
 
@@ -99,7 +99,7 @@ class Pair:
         steps: int = 0,
         precisions: Sequence[str] = ("float64", "float32"),
         limit64: float = FLOAT64,
-        limit64_steps: float = STEPS,
+        limit_steps: float = STEPS,
         limit32: float = FLOAT32,
         draws: int = DRAWS,
         perturb: bool = True,
@@ -120,7 +120,7 @@ class Pair:
           steps: How many they take, on the same inputs.
           precisions: float64, float32 or both.
           limit64: Largest ‖jax - torch‖ / ‖torch‖ in float64.
-          limit64_steps: The same for parameters and losses of optimiser steps.
+          limit_steps: The same for parameters and losses of optimiser steps.
           limit32: JAX's largest distance to PyTorch's float64 result, as a multiple of PyTorch's
             own distance to it in float32.
           draws: How often float32 is measured: each time with other rounding errors, from weights
@@ -146,13 +146,17 @@ class Pair:
             perturb=perturb,
             rng=rng,
         )
-        sides = self._sides(loss or (mean_square, mean_square), optimizers or (None, None), steps)
+        if steps and "float64" not in precisions:
+            raise ValueError("steps: they are compared in float64, which is not in `precisions`")
+        loss, optimizers = loss or (mean_square, mean_square), optimizers or (None, None)
         case, rows, notes, measured = type(self.module).__name__, [], {}, None
         for precision in dict.fromkeys(precisions):
             if precision == "float64":
+                sides = self._sides(loss, optimizers, steps)
                 measured = self._measure(sides, trial, precision)
-                own = judge64(case, measured, limit64, limit64_steps)
+                own = judge64(case, measured, limit64, limit_steps)
             else:
+                sides = self._sides(loss, (None, None), 0)
                 trials = [trial.jitter(rng) for _ in range(draws)]
                 several = [self._measure(sides, one, precision) for one in trials]
                 measured, own = several[0], judge32(case, several, limit32)
@@ -161,8 +165,8 @@ class Pair:
                 notes |= {row: note} if note else {}
             rows += own
         assert measured is not None
-        kind = optimizers and type(optimizers[0](list(trial.module.parameters())))
-        return Report(case, tuple(rows), notes, self._layers(), kind, unmatched(measured))
+        kind = optimizers[0] and type(optimizers[0](list(trial.module.parameters())))
+        return Report(case, tuple(rows), notes, self._layers(), kind, *activations(measured))
 
     def _sides(
         self,
