@@ -42,7 +42,7 @@ class Report:
 
     case: str
     rows: tuple[Row, ...]
-    notes: Mapping[Row, str]
+    notes: Mapping[Row, str | None]
     layers: Mapping[str, nn.Module]
     optimizer: type | None
     captured: Sequence[str]
@@ -71,10 +71,10 @@ class Report:
             yield f"{self.case}: all {len(self.rows)} tensors agree"
             return
         where = f"{first.precision} {first.stage} at {self._named(first.name)}"
-        numbers = f"error {first.error:.1e}, limit {first.limit:.1e}"
-        yield from _wrapped("", f"{self.case}: first divergence in {where}: {numbers}")
-        if first in self.notes:
-            yield from _wrapped("  what: ", self.notes[first])
+        yield from _wrapped("", f"{self.case}: first divergence in {where}")
+        yield f"  error: {first.error:.1e}, limit {first.limit:.1e}"
+        if note := self.notes.get(first):
+            yield from _wrapped("  what: ", note)
         between: list[str] = []
         if first.stage in ("eval", "train"):
             agreed, between = self._before(first)
@@ -104,8 +104,8 @@ class Report:
         return before[-1], [n for n in between if not any(self._holds(n, o) for o in between)]
 
     def _holds(self, one: str, other: str) -> bool:
-        layers = self._layer(one), self._layer(other)
-        return None not in layers and layers[1] in list(layers[0].children())
+        outer, inner = self._layer(one), self._layer(other)
+        return outer is not None and any(inner is child for child in outer.children())
 
     def _table(self) -> Table:
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))

@@ -117,10 +117,12 @@ class Pair:
           optimizers: A factory such as `partial(torch.optim.AdamW, lr=1e-3)`, called with a list
             of parameters, and the Optax transformation. The latter sees a tree like `variables`,
             with None in place of what is not trained.
-          steps: How many they take, on the same inputs.
+          steps: How many they take, on the same inputs, in float64. Float32 would not tell of the
+            model: Optax computes Adam's 1 - beta**t in float32, which makes its steps 1e-5 shorter
+            than PyTorch's.
           precisions: float64, float32 or both.
           limit64: Largest ‖jax - torch‖ / ‖torch‖ in float64.
-          limit_steps: The same for parameters and losses of optimiser steps.
+          limit_steps: The same for parameters, statistics and losses of optimiser steps.
           limit32: JAX's largest distance to PyTorch's float64 result, as a multiple of PyTorch's
             own distance to it in float32.
           draws: How often float32 is measured: each time with other rounding errors, from weights
@@ -132,11 +134,7 @@ class Pair:
         Raises:
           ValueError: Arguments that do not go together.
         """
-        strange = [name for name in precisions if name not in PRECISIONS]
-        if strange or not precisions:
-            raise ValueError(f"precisions: {tuple(precisions)}; there are {', '.join(PRECISIONS)}")
-        if (optimizers is None) != (steps < 1):
-            raise ValueError(f"steps: {steps}, optimizers: {optimizers}; give both or neither")
+        _check(precisions, optimizers, steps, draws)
         rng = np.random.default_rng(seed)
         trial = Trial.start(
             self.module,
@@ -146,32 +144,28 @@ class Pair:
             perturb=perturb,
             rng=rng,
         )
-        if steps and "float64" not in precisions:
-            raise ValueError("steps: they are compared in float64, which is not in `precisions`")
-        loss, optimizers = loss or (mean_square, mean_square), optimizers or (None, None)
-        case, rows, notes, measured = type(self.module).__name__, [], {}, None
+        case, loss = type(self.module).__name__, loss or (mean_square, mean_square)
+        rows, notes, names = [], {}, ([], [])
         for precision in dict.fromkeys(precisions):
             if precision == "float64":
                 sides = self._sides(loss, optimizers, steps)
-                measured = self._measure(sides, trial, precision)
-                own = judge64(case, measured, limit64, limit_steps)
+                measured = [self._measure(sides, trial, precision)]
+                own = judge64(case, measured[0], limit64, limit_steps)
             else:
-                sides = self._sides(loss, (None, None), 0)
+                sides = self._sides(loss, None, 0)
                 trials = [trial.jitter(rng) for _ in range(draws)]
-                several = [self._measure(sides, one, precision) for one in trials]
-                measured, own = several[0], judge32(case, several, limit32)
-            for row in own:
-                note = None if row.passed else explain(measured, (row.stage, row.name))
-                notes |= {row: note} if note else {}
-            rows += own
-        assert measured is not None
-        kind = optimizers[0] and type(optimizers[0](list(trial.module.parameters())))
-        return Report(case, tuple(rows), notes, self._layers(), kind, *activations(measured))
+                measured = [self._measure(sides, one, precision) for one in trials]
+                own = judge32(case, measured, limit32)
+            failed = [row for row in own if not row.passed]
+            notes |= {row: explain(measured[0], (row.stage, row.name)) for row in failed}
+            rows, names = rows + own, activations(measured[0])
+        kind = None if optimizers is None else type(optimizers[0](list(self.module.parameters())))
+        return Report(case, tuple(rows), notes, self._layers(), kind, *names)
 
     def _sides(
         self,
         loss: tuple[TorchLoss, JaxLoss],
-        optimizers: tuple[Optimizer | None, optax.GradientTransformation | None],
+        optimizers: tuple[Optimizer, optax.GradientTransformation] | None,
         steps: int,
     ) -> tuple[TorchSide, JaxSide]:
         trained = {n for n, p in self.module.named_parameters() if p.requires_grad}
@@ -182,7 +176,7 @@ class Pair:
             layout=self._lay_out,
             train=self.train is not None,
             loss=loss[0],
-            optimizer=optimizers[0],
+            optimizer=optimizers and optimizers[0],
             steps=steps,
         )
         ours = JaxSide(
@@ -191,7 +185,7 @@ class Pair:
             trainable=frozenset(path for name, path in paths.items() if name in trained),
             statistics=[path for name, path in paths.items() if name not in trained],
             loss=loss[1],
-            optimizer=optimizers[1],
+            optimizer=optimizers and optimizers[1],
             steps=steps,
         )
         return theirs, ours
@@ -233,6 +227,18 @@ class Pair:
         for place in self.places:
             found["/".join(place.path)] = layers[place.torch_name.rpartition(".")[0]]
         return found
+
+
+def _check(precisions: Sequence[str], optimizers: Any, steps: int, draws: int) -> None:
+    strange = [name for name in precisions if name not in PRECISIONS]
+    if strange or not precisions:
+        raise ValueError(f"precisions: {tuple(precisions)}; there are {', '.join(PRECISIONS)}")
+    if (optimizers is None) != (steps < 1):
+        raise ValueError(f"steps: {steps}, optimizers: {optimizers}; give both or neither")
+    if steps and "float64" not in precisions:
+        raise ValueError("steps: they are compared in float64, which is not in `precisions`")
+    if draws < 1:
+        raise ValueError(f"draws: {draws}; at least 1")
 
 
 def mean_square(output: Any, target: Any) -> Any:

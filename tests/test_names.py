@@ -65,7 +65,8 @@ def test_linen_needs_names_only_where_they_differ() -> None:
             x = linen.Embed(5, 4, name="table")(ids)
             x = linen.LayerNorm(name="norm")(linen.Conv(6, (3,), name="conv")(x))
             x = linen.BatchNorm(True, name="bn")(x)
-            return linen.Dense(2)(linen.relu(linen.Dense(3)(x)))
+            x = linen.relu(linen.Dense(3)(x))
+            return linen.Dense(2)(x)
 
     module = nn.ModuleDict(
         {
