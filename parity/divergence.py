@@ -115,7 +115,7 @@ class Report:
         precisions = list(dict.fromkeys(row.precision for row in self.rows))
         for precision in precisions:
             table.add_column(
-                "float64 error" if precision == "float64" else "float32, of limit", justify="right"
+                "float64 error" if precision == "float64" else "float32 / limit", justify="right"
             )
         found = {(row.precision, row.stage, row.name): row for row in self.rows}
         for stage, names, total in self._shown():
@@ -180,11 +180,11 @@ def _share(row: Row) -> float:
 def _cell(row: Row | None) -> str:
     if row is None:
         return ""
-    if row.precision == "float64":
-        text = "exact" if row.error == 0 else f"{row.error:.1e}"
-    else:
-        text = f"{_share(row):.0%}" if _share(row) < 100 else f"{row.error:.1e}"
-    return text if row.passed else f"✗ {text}"
+    if not row.passed:
+        return f"✗ {row.error:.1e}"
+    if row.precision == "float32":
+        return f"{_share(row):.0%}"
+    return "exact" if row.error == 0 else f"{row.error:.1e}"
 
 
 def _wrapped(start: str, text: str) -> list[str]:
