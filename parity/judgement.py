@@ -8,9 +8,11 @@ import numpy as np
 from parity.compare import Quantities, Quantity, Row, relative_error
 from parity.torch_side import OUTPUT
 
-NOISE = 0.01
-"""A gradient this much smaller than the largest of its network is measured against that one: on
-paper it may be 0, as a bias's in front of a batch norm is, and in practice is rounding noise."""
+NOISE = {"float64": 0.01, "float32": 1.0}
+"""A gradient whose entries are smaller than this share of the largest gradient's is measured as if
+they were as large. It may be 0 on paper, as a bias's in front of a batch norm is; then what there
+is of it is the rounding of the sums that it comes from. Float64 rounds far below its limit, so that
+a small share will do; in float32 the limit is rounding itself."""
 
 
 class Measured(NamedTuple):
@@ -45,7 +47,7 @@ def judge64(case: str, measured: Measured, limit: float, limit_steps: float) -> 
       limit: Of single passes.
       limit_steps: Of optimiser steps.
     """
-    errors = _errors([measured.jax], [measured.truth], measured.names)
+    errors = _errors([measured.jax], [measured.truth], measured.names, NOISE["float64"])
     return [
         Row(case, "float64", stage, name, e, limit_steps if is_step(stage) else limit)
         for (stage, name), e in errors.items()
@@ -65,8 +67,8 @@ def judge32(case: str, draws: Sequence[Measured], limit: float) -> list[Row]:
       limit: A multiple.
     """
     names, truth = draws[0].names, [draw.truth for draw in draws]
-    errors = _errors([draw.jax for draw in draws], truth, names)
-    own = _errors([draw.torch for draw in draws], truth, names)
+    errors = _errors([draw.jax for draw in draws], truth, names, NOISE["float32"])
+    own = _errors([draw.torch for draw in draws], truth, names, NOISE["float32"])
     stages: dict[str, list[Quantity]] = {}
     for quantity in names:
         stages.setdefault(quantity[0], []).append(quantity)
@@ -116,10 +118,13 @@ def is_step(stage: str) -> bool:
 
 
 def _errors(
-    sides: Sequence[Quantities], references: Sequence[Quantities], names: Sequence[Quantity]
+    sides: Sequence[Quantities],
+    references: Sequence[Quantities],
+    names: Sequence[Quantity],
+    noise: float,
 ) -> dict[Quantity, float]:
     gradients = [_size(side[q]) for side in references for q in names if q[0] == "gradients"]
-    floor = NOISE * max(_finite(gradients))
+    floor = noise * max(_finite(gradients))
     return {
         quantity: _error(sides, references, quantity, floor if quantity[0] == "gradients" else 0.0)
         for quantity in names

@@ -263,7 +263,7 @@ class Block(nn.Module):
         self.shortcut = nn.Conv2d(3, 4, 1, 2)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.relu(self.bn(self.conv(x)) + self.shortcut(x))
+        return self.relu(self.bn(self.conv(x))) + self.shortcut(x)  # In place, on the norm's.
 
 
 class FlaxBlock(linen.Module):
@@ -274,7 +274,7 @@ class FlaxBlock(linen.Module):
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         y = linen.Conv(4, (3, 3), 2, padding=self.padding, name="conv")(x)
         y = self.norm(name="bn")(y, train)
-        return linen.relu(y + linen.Conv(4, (1, 1), 2, padding=0, name="shortcut")(x))
+        return linen.relu(y) + linen.Conv(4, (1, 1), 2, padding=0, name="shortcut")(x)
 
 
 def flax_norm(name: str) -> Callable[..., Any]:
