@@ -164,6 +164,13 @@ def test_a_shared_tensor_comes_once() -> None:
     assert [place.torch_name for place in places] == ["table.weight"]
 
 
+def test_buffers_outside_of_the_state_stay_in_pytorch() -> None:
+    module = nn.Linear(4, 5, bias=False)
+    module.register_buffer("table", torch.ones(3), persistent=False)
+    places = match(module, {"params": {"kernel": np.zeros((4, 5))}})
+    assert [place.torch_name for place in places] == ["weight"]
+
+
 LINEN = {
     nn.Linear: (nn.Linear(4, 6), linen.Dense(6), (2, 4)),
     nn.Conv1d: (nn.Conv1d(4, 6, 3), linen.Conv(6, (3,), padding="VALID"), (2, 4, 7)),

@@ -224,6 +224,18 @@ def test_float32_is_judged_by_pytorchs_own_distance() -> None:
     assert report.first[1:4] == ("float32", "eval", "(output)")
 
 
+def test_each_precision_has_jax_as_it_is_used_there() -> None:
+    """New arrays are float64 in float64, and float32 in float32, as without x64."""
+    seen = []
+
+    def note(output: jax.Array) -> jax.Array:
+        seen.append((str(output.dtype), str(jnp.zeros(1).dtype)))
+        return output
+
+    make(change=note).compare(inputs(), draws=1)
+    assert set(seen) == {("float64", "float64"), ("float32", "float32")}
+
+
 def test_a_loss_of_ones_own() -> None:
     def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
