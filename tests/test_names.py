@@ -13,7 +13,7 @@ from torch import nn
 
 from parity import Pair
 from parity.convert import LAYERS, ConversionError
-from parity.names import leaves, match
+from parity.pairs.names import leaves, match
 
 TREES = {
     "a dict": lambda w, b: {"w": w, "b": b},

@@ -16,7 +16,7 @@ from torch import nn
 
 from parity import Pair, assert_parity
 from parity.compare import Row
-from parity.divergence import WIDTH, Report
+from parity.pairs.divergence import WIDTH, Report
 from unet_jax.config import ModelConfig
 from unet_jax.models import build_model as build_flax
 from unet_jax.models.layers import BatchNorm

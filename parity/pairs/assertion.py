@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import nn
 
-from parity.divergence import Report
-from parity.pair import Pair
+from parity.pairs.divergence import Report
+from parity.pairs.pair import Pair
 
 
 def assert_parity(

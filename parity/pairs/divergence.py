@@ -12,8 +12,8 @@ from rich.table import Table
 from torch import nn
 
 from parity.compare import Row, first_divergence
-from parity.hints import OUTPUT_ALONE, hint
-from parity.judgement import is_output, is_step
+from parity.pairs.hints import OUTPUT_ALONE, hint
+from parity.pairs.judgement import is_output, is_step
 
 WIDTH = 100
 BEFORE, AFTER = 4, 8

@@ -12,8 +12,8 @@ import optax
 from jax.tree_util import SequenceKey, keystr, tree_leaves_with_path
 
 from parity.compare import Quantities
-from parity.names import leaves
-from parity.torch_side import INPUT, OUTPUT, call_name
+from parity.pairs.names import leaves
+from parity.pairs.torch_side import INPUT, OUTPUT, call_name
 
 Function = Callable[..., Any]
 """`fn(variables, *inputs) -> output` or `-> (output, captured)`.

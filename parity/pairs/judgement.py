@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from parity.compare import Quantities, Quantity, Row, relative_error
-from parity.torch_side import OUTPUT
+from parity.pairs.torch_side import OUTPUT
 
 NOISE = {"float64": 0.01, "float32": 1.0}
 """A gradient whose entries are smaller than this share of the largest gradient's is measured as if

@@ -13,12 +13,12 @@ from torch import nn
 
 from parity.compare import DRAWS, FLOAT32, FLOAT64
 from parity.convert import Place, StateDict, from_paths, to_paths
-from parity.divergence import Report
-from parity.jax_side import Function, JaxLoss, JaxSide
-from parity.judgement import Measured, activations, explain, is_output, judge32, judge64
-from parity.names import Modules, Names, entries, leaves, match, path_of
-from parity.torch_side import INPUT, Optimizer, TorchLoss, TorchSide
-from parity.trial import Trial
+from parity.pairs.divergence import Report
+from parity.pairs.jax_side import Function, JaxLoss, JaxSide
+from parity.pairs.judgement import Measured, activations, explain, is_output, judge32, judge64
+from parity.pairs.names import Modules, Names, entries, leaves, match, path_of
+from parity.pairs.torch_side import INPUT, Optimizer, TorchLoss, TorchSide
+from parity.pairs.trial import Trial
 
 Layout = str | Callable[[str, np.ndarray], np.ndarray]
 """How PyTorch's tensors are laid out in JAX. "NHWC" (or "NLC", "NDHWC") moves the second axis of
@@ -39,7 +39,7 @@ class Pair:
     Attributes:
       module: In any dtype and on any device; it is copied to the CPU, and never changed.
       fn: `fn(variables, *inputs) -> output` or `-> (output, captured)`, traceable by `jax.jit`, in
-        eval mode; see `parity.jax_side.Function`. What it captures is compared layer by layer.
+        eval mode; see `parity.pairs.jax_side.Function`. What it captures is compared layer by layer.
       variables: The function's weights, or their shapes: any pytree, such as Linen's variables.
         Their values are not read; they come from the module.
       train: The function in train mode, returning `(output, captured)` with new running

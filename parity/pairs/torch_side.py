@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from parity.compare import Quantities
 from parity.convert import Place, to_paths
-from parity.names import entries, leaves
-from parity.trial import Trial
+from parity.pairs.names import entries, leaves
+from parity.pairs.trial import Trial
 
 TorchLoss = Callable[[Any, Any], Tensor]
 """From the module's output and a target to a scalar."""

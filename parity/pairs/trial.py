@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from parity.names import entries
+from parity.pairs.names import entries
 
 CONSTANT = (0.5, 1.5)
 """What the entries of a constant tensor are multiplied by, so that they keep their sign; zeros get

@@ -2,7 +2,7 @@
 
 from torch import nn, optim
 
-from parity.judgement import is_step
+from parity.pairs.judgement import is_step
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
