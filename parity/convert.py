@@ -1,6 +1,6 @@
 """Weights between PyTorch and Flax: exact, strict, by path and layer kind, in NumPy alone."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,6 +9,7 @@ from torch import nn
 
 Variables = dict[str, Any]
 StateDict = dict[str, np.ndarray]
+Path = tuple[str, ...]
 
 
 class Entry(NamedTuple):
@@ -19,26 +20,32 @@ class Entry(NamedTuple):
     axes: tuple[int, ...] = ()
 
 
+def _kernel(*axes: int) -> dict[str, Entry]:
+    return {"weight": Entry("params", "kernel", axes), "bias": Entry("params", "bias")}
+
+
+SCALE = {"weight": Entry("params", "scale"), "bias": Entry("params", "bias")}
+STATISTICS = {
+    "running_mean": Entry("batch_stats", "mean"),
+    "running_var": Entry("batch_stats", "var"),
+    "num_batches_tracked": Entry("batch_stats", "num_batches_tracked"),
+}
+
 LAYERS: dict[type[nn.Module], dict[str, Entry]] = {
-    nn.Conv2d: {
-        "weight": Entry("params", "kernel", (2, 3, 1, 0)),  # OIHW -> HWIO
-        "bias": Entry("params", "bias"),
-    },
-    nn.ConvTranspose2d: {
-        "weight": Entry("params", "kernel", (2, 3, 0, 1)),  # IOHW -> HWIO
-        "bias": Entry("params", "bias"),
-    },
-    nn.GroupNorm: {
-        "weight": Entry("params", "scale"),
-        "bias": Entry("params", "bias"),
-    },
-    nn.BatchNorm2d: {
-        "weight": Entry("params", "scale"),
-        "bias": Entry("params", "bias"),
-        "running_mean": Entry("batch_stats", "mean"),
-        "running_var": Entry("batch_stats", "var"),
-        "num_batches_tracked": Entry("batch_stats", "num_batches_tracked"),
-    },
+    nn.Linear: _kernel(1, 0),  # OI -> IO
+    nn.Conv1d: _kernel(2, 1, 0),  # OIL -> LIO
+    nn.Conv2d: _kernel(2, 3, 1, 0),  # OIHW -> HWIO
+    nn.Conv3d: _kernel(2, 3, 4, 1, 0),  # OIDHW -> DHWIO
+    nn.ConvTranspose1d: _kernel(2, 0, 1),  # IOL -> LIO
+    nn.ConvTranspose2d: _kernel(2, 3, 0, 1),  # IOHW -> HWIO
+    nn.ConvTranspose3d: _kernel(2, 3, 4, 0, 1),  # IODHW -> DHWIO
+    nn.Embedding: {"weight": Entry("params", "embedding")},
+    nn.LayerNorm: SCALE,
+    nn.RMSNorm: SCALE,
+    nn.GroupNorm: SCALE,
+    nn.BatchNorm1d: SCALE | STATISTICS,
+    nn.BatchNorm2d: SCALE | STATISTICS,
+    nn.BatchNorm3d: SCALE | STATISTICS,
 }
 """What each kind of layer holds. A kernel's axes depend on the kind, not on their number."""
 
@@ -52,7 +59,7 @@ class Place(NamedTuple):
 
     torch_name: str
     shape: tuple[int, ...]
-    path: tuple[str, ...]
+    path: Path
     axes: tuple[int, ...]
 
     @property
@@ -60,14 +67,19 @@ class Place(NamedTuple):
         return tuple(self.shape[axis] for axis in self.axes) if self.axes else self.shape
 
 
-def module_path(name: str) -> tuple[str, ...]:
-    """The Flax path of a PyTorch module: `encoder.0.conv_1` is `encoder_0/conv_1`."""
+def module_path(name: str) -> Path:
+    """The Flax path of a PyTorch module: `encoder.0.conv_1` is `encoder_0/conv_1`.
+
+    A module that is a list itself has no name to number; Linen's `Sequential` calls that `layers`.
+    """
     parts: list[str] = []
     for part in name.split(".") if name else []:
-        if part.isdigit():
+        if not part.isdigit():
+            parts.append(part)
+        elif parts:
             parts[-1] += f"_{part}"  # Linen numbers the members of a list so.
         else:
-            parts.append(part)
+            parts.append(f"layers_{part}")
     return tuple(parts)
 
 
@@ -109,14 +121,7 @@ def to_flax(state: Mapping[str, Any], model: nn.Module) -> Variables:
     Raises:
       ConversionError: Entries are missing, unexpected or of another shape.
     """
-    arrays = {name: np.asarray(value) for name, value in state.items()}
-    expected = {place.torch_name: place for place in places(model)}
-    check({n: a.shape for n, a in arrays.items()}, {n: p.shape for n, p in expected.items()})
-    flat = {}
-    for name, place in expected.items():
-        array = arrays[name].transpose(place.axes) if place.axes else arrays[name]
-        flat[place.path] = np.array(array, order="C")
-    return unflatten_dict(flat)
+    return unflatten_dict(to_paths(state, places(model)))
 
 
 def to_torch(variables: Mapping[str, Any], model: nn.Module) -> StateDict:
@@ -132,15 +137,32 @@ def to_torch(variables: Mapping[str, Any], model: nn.Module) -> StateDict:
     Raises:
       ConversionError: Entries are missing, unexpected or of another shape.
     """
-    flat = {path: np.asarray(leaf) for path, leaf in flatten_dict(dict(variables)).items()}
-    expected = {place.path: place for place in places(model)}
+    return from_paths(flatten_dict(dict(variables)), places(model))
+
+
+def to_paths(state: Mapping[str, Any], places: Sequence[Place]) -> dict[Path, np.ndarray]:
+    """What `to_flax` gives, by path, for entries that go to these places."""
+    arrays = {name: np.asarray(value) for name, value in state.items()}
+    expected = {place.torch_name: place for place in places}
+    check({n: a.shape for n, a in arrays.items()}, {n: p.shape for n, p in expected.items()})
+    flat = {}
+    for name, place in expected.items():
+        array = arrays[name].transpose(place.axes) if place.axes else arrays[name]
+        flat[place.path] = np.array(array, order="C")
+    return flat
+
+
+def from_paths(flat: Mapping[Path, Any], places: Sequence[Place]) -> StateDict:
+    """What `to_torch` gives: the inverse of `to_paths`."""
+    arrays = {path: np.asarray(leaf) for path, leaf in flat.items()}
+    expected = {place.path: place for place in places}
     check(
-        {"/".join(path): array.shape for path, array in flat.items()},
+        {"/".join(path): array.shape for path, array in arrays.items()},
         {"/".join(path): place.flax_shape for path, place in expected.items()},
     )
     state = {}
     for path, place in expected.items():
-        array = flat[path]
+        array = arrays[path]
         if place.axes:
             array = array.transpose(np.argsort(place.axes))
         state[place.torch_name] = np.array(array, order="C")
