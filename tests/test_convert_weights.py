@@ -727,8 +727,8 @@ def save_run(folder: Path, framework: str, config: Config) -> dict[str, Any]:
     }
     folder.mkdir()
     (folder / "config.yaml").write_text(dump(config))
-    records = [{"step": n, "dice": d, "dice_per_class": dict.fromkeys(names, d)} for n, d in SCORES]
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+    described = {"classes": names, "palette": PALETTE}
+    (folder / "classes.json").write_text(json.dumps(described))
     best: dict[str, Any] = {}
     if framework == "torch":
         learner = make_learner(config, folder=folder / "checkpoints", **facts)
@@ -768,6 +768,7 @@ def save_run(folder: Path, framework: str, config: Config) -> dict[str, Any]:
 
 
 SCORES = ((1, 0.5), (2, 0.9), (3, 0.7))
+PALETTE = ((0, 0, 0), (255, 0, 0), (0, 0, 255))
 
 
 @pytest.mark.usefixtures("unchecked")
@@ -792,7 +793,8 @@ def test_runs_are_converted_by_their_best_state(framework, norm, ema, tmp_path):
     assert trained.model == config.model
     assert trained.classes == ("ground", "car", "void")
     assert (trained.mean, trained.size) == ((0.5, 0.4, 0.3), (8, 12))
-    assert trained.facts == {"framework": framework, "step": 2, "scores": {"dice": 0.9}}
+    assert trained.palette == PALETTE
+    assert (trained.facts["step"], trained.facts["ema"]) == (2, ema > 0)
     if framework == "torch":  # One checkpoint of it, by the settings beside.
         single = tmp_path / "single.safetensors"
         assert "assumed" not in converted(run / "checkpoints" / "2.pt", single)
@@ -802,9 +804,13 @@ def test_runs_are_converted_by_their_best_state(framework, norm, ema, tmp_path):
 
 
 def test_a_run_without_a_checkpoint_is_refused(tmp_path):
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "config.yaml").write_text(dump(tiny("batch", 0.0)))
-    assert "a run without a checkpoint" in refusal(tmp_path / "run")
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.yaml").write_text(dump(tiny("batch", 0.0)))
+    assert "its classes are not known (no classes.json)" in refusal(run)
+    classes = {"classes": ["ground", "car", "void"], "palette": PALETTE}
+    (run / "classes.json").write_text(json.dumps(classes))
+    assert "no state has been validated yet" in refusal(run)
 
 
 def test_a_converted_network_runs_in_float32(tmp_path):

@@ -50,7 +50,7 @@ def _from_run(folder: Path, last: bool, ema: bool) -> Trained:
     config = load_config(folder / "config.yaml")
     if any((folder / "checkpoints").glob("*.pt")):
         raise ValueError(f"{folder}: a run of PyTorch cannot be read as it is; {CONVERT}")
-    classes, palette = _classes(folder)
+    classes, palette = run_classes(folder)
     # What is restored does not depend on how long the run is, nor on the loss' weights.
     recipe = build_recipe(
         config,
@@ -81,12 +81,18 @@ def _from_run(folder: Path, last: bool, ema: bool) -> Trained:
     )
 
 
-def _classes(folder: Path) -> tuple[tuple[str, ...], tuple[Colour, ...]]:
+def run_classes(folder: Path) -> tuple[tuple[str, ...], tuple[Colour, ...]]:
+    """Names and colours of the classes of a run, of either framework.
+
+    Raises:
+      ValueError: The run is of an earlier version, or the file damaged.
+    """
     path = folder / "classes.json"
     if not path.is_file():
         raise ValueError(
             f"{folder}: its classes are not known (no classes.json), as it is of an earlier "
-            f"version; this adds them: python scripts/train_jax.py --resume --workdir {folder}"
+            "version; the command that trained it adds them when it is run again with --resume "
+            f"--workdir {folder}"
         )
     try:
         found = TypeAdapter(dict[str, Any]).validate_python(json.loads(path.read_text("utf-8")))

@@ -10,7 +10,7 @@ from safetensors import safe_open
 
 from parity.convert import ConversionError
 from parity.porting.agreement import check_same
-from parity.porting.finished_run import class_names, described_by, is_run, load_run
+from parity.porting.finished_run import described_by, is_run, load_run
 from parity.porting.foreign import described, network_as, recognise
 from parity.porting.state_file import MaskValues, SavedState, is_safetensors, read_state
 from unet_jax.datasets.encoding import voc_palette
@@ -28,12 +28,13 @@ class Given:
 
     Attributes:
       groups, size_policy: Of the architecture; a state does not tell them.
-      classes, mean, std, size: As `Trained` has them.
+      classes, palette, mean, std, size: As `Trained` has them.
     """
 
     groups: int | None = None
     size_policy: str | None = None
     classes: tuple[str, ...] | None = None
+    palette: tuple[Colour, ...] | None = None
     mean: Channels | None = None
     std: Channels | None = None
     size: tuple[int, int] | None = None
@@ -120,7 +121,7 @@ def _recognised(saved: SavedState, source: Path, given: Given, say: Say) -> Trai
         variables=network.to_flax(saved.tensors),
         model=network.model,
         num_logits=network.num_logits,
-        palette=_palette(classes, saved.mask_values),
+        palette=given.palette or _palette(classes, saved.mask_values),
         facts=facts,
         **assumed | given.fields(*DESCRIPTION),
     )
@@ -136,6 +137,13 @@ def _recognised(saved: SavedState, source: Path, given: Given, say: Say) -> Trai
     if flags:
         say(f"assumed, since the file does not tell: {' '.join(flags)}")
     return trained
+
+
+def class_names(count: int) -> tuple[str, ...]:
+    """Names for classes whose own are not known."""
+    if count == 2:
+        return ("background", "foreground")
+    return tuple(f"class {n}" for n in range(count))
 
 
 def _palette(classes: int, mask_values: MaskValues | None) -> tuple[Colour, ...]:
