@@ -1,9 +1,8 @@
 """The page that compares the runs of a folder: `index.html`, which opens without a server."""
 
-import io
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from html import escape
 from itertools import product
 from pathlib import Path
@@ -12,31 +11,13 @@ from urllib.parse import quote
 
 from unet_jax.config import PLACES
 from unet_jax.history import PastRun, Unreadable, read_run
+from unet_jax.page import INK, charts, document, key, svg, table
 
 PAGE = "index.html"
 MARK = '<meta name="generator" content="unet-jax">'
 SCORES = {"dice": "Dice", "iou": "IoU", "accuracy": "accuracy", "val_loss": "val loss"}
 COLOURS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#17becf")
 DASHES = ((), (5, 2), (1.5, 1.5))  # For the ninth run and later ones.
-INK = "#010203"  # In the curves; replaced by the page's colour of text, be it dark or light.
-STYLE = """
-:root { color-scheme: light dark; }
-body { font: 14px/1.45 system-ui, sans-serif;
-  max-width: 84rem; margin: 2rem auto; padding: 0 1rem; }
-h2 { margin-top: 2.5rem; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; margin-bottom: 1.2rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .6rem; text-align: right; white-space: nowrap; }
-th { font-weight: 600; opacity: .7; }
-th:first-child, td:first-child { text-align: left; padding-left: 0; }
-tr + tr > * { border-top: 1px solid color-mix(in srgb, currentColor 18%, transparent); }
-.curves, .pictures { display: grid; gap: 1.2rem; margin: 1.2rem 0; }
-.curves { grid-template-columns: repeat(auto-fill, minmax(min(34rem, 100%), 1fr)); }
-.pictures { grid-template-columns: repeat(auto-fill, minmax(min(24rem, 100%), 1fr)); }
-.curves svg, img { width: 100%; height: auto; }
-figure { margin: 0; }
-.key { width: 26px; height: 10px; margin-right: .5rem; vertical-align: middle; }
-"""
 Style = tuple[str, tuple[float, ...]]
 """Of a run's curves: colour and dashes."""
 
@@ -97,12 +78,11 @@ def _page(name: str, runs: Sequence[PastRun], skipped: Sequence[str]) -> str:
     items = "".join(f"<li>{escape(line)}</li>" for line in skipped)
     left_out = f"<h2>Left out</h2><ul>{items}</ul>" if skipped else ""
     count = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
-    return (
-        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">{MARK}'
-        '<meta name="viewport" content="width=device-width">'
-        f"<title>{escape(name)}</title><style>{STYLE}</style></head>\n<body><h1>{escape(name)}</h1>"
-        f"<p>{count}; written {time.strftime('%Y-%m-%d %H:%M')}</p>"
-        f"{sections}{left_out}</body></html>\n"
+    return document(
+        name,
+        f"<h1>{escape(name)}</h1><p>{count}; written {time.strftime('%Y-%m-%d %H:%M')}</p>"
+        f"{sections}{left_out}",
+        head=MARK,
     )
 
 
@@ -122,13 +102,7 @@ def _section(dataset: str, runs: list[PastRun]) -> str:
 
 def _label(run: PastRun, style: Style) -> str:
     """The run's name, with a sample of its curves' line."""
-    colour, dashes = style
-    dashed = " ".join(str(2 * length) for length in dashes)
-    return (
-        f'<svg class="key" viewBox="0 0 26 10"><path d="M0 5H26" stroke="{colour}" '
-        f'stroke-width="2.5" stroke-dasharray="{dashed}"/></svg>'
-        f'<a href="{_link(run.folder)}/">{escape(run.folder.name)}</a>'
-    )
+    return f'{key(*style)}<a href="{_link(run.folder)}/">{escape(run.folder.name)}</a>'
 
 
 def _link(path: Path, inside: Path | None = None) -> str:
@@ -154,7 +128,7 @@ def _scores(runs: Sequence[PastRun], labels: Sequence[str]) -> str:
                 escape(run.date),
             )
         )
-    return _table(headings, rows)
+    return table(headings, rows)
 
 
 def _duration(seconds: float) -> str:
@@ -177,7 +151,7 @@ def _settings(runs: Sequence[PastRun], labels: Sequence[str]) -> str:
         (label, *(_value(run.settings.get(name)) for name in names))
         for run, label in zip(runs, labels, strict=True)
     )
-    return _table(("settings that differ", *map(escape, names)), rows) if names else ""
+    return table(("settings that differ", *map(escape, names)), rows) if names else ""
 
 
 def _value(setting: Any) -> str:
@@ -186,23 +160,12 @@ def _value(setting: Any) -> str:
     return "–" if setting is None else escape(str(setting))
 
 
-def _table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """A table of HTML cells."""
-    head = "".join(f"<th>{heading}</th>" for heading in headings)
-    body = "\n".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
-    return f'<div class="wide"><table><tr>{head}</tr>\n{body}</table></div>\n'
-
-
 def _curves(score: str, runs: Sequence[PastRun], styles: Sequence[Style]) -> str:
     """A score of all runs over their epochs, as SVG."""
-    from matplotlib import rc_context  # Slow to import, and only needed here.
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure  # Slow to import, and only needed here.
     from matplotlib.ticker import LogLocator, MaxNLocator
 
-    inks = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
-    settings: dict[Any, Any] = dict.fromkeys(inks, INK)
-    settings |= {"svg.fonttype": "none", "svg.hashsalt": score, "font.family": "sans-serif"}
-    with rc_context(settings):
+    with charts(score):
         figure = Figure(figsize=(6.4, 3.2), layout="constrained")
         axes = figure.subplots()
         lines = [[getattr(epoch, score) for epoch in run.epochs] for run in runs]
@@ -223,10 +186,7 @@ def _curves(score: str, runs: Sequence[PastRun], styles: Sequence[Style]) -> str
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.2, color=INK)
-        drawn, unsaid = io.StringIO(), dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(drawn, format="svg", transparent=True, metadata=unsaid)
-    svg = drawn.getvalue()
-    return svg[svg.index("<svg") :].replace(INK, "currentColor")
+        return svg(figure, f"{SCORES[score]} of each run over its epochs")
 
 
 def _picture(run: PastRun) -> str:
