@@ -111,7 +111,7 @@ def to_flax(state: Mapping[str, Any], model: nn.Module) -> Variables:
     """
     arrays = {name: np.asarray(value) for name, value in state.items()}
     expected = {place.torch_name: place for place in places(model)}
-    _check({n: a.shape for n, a in arrays.items()}, {n: p.shape for n, p in expected.items()})
+    check({n: a.shape for n, a in arrays.items()}, {n: p.shape for n, p in expected.items()})
     flat = {}
     for name, place in expected.items():
         array = arrays[name].transpose(place.axes) if place.axes else arrays[name]
@@ -134,7 +134,7 @@ def to_torch(variables: Mapping[str, Any], model: nn.Module) -> StateDict:
     """
     flat = {path: np.asarray(leaf) for path, leaf in flatten_dict(dict(variables)).items()}
     expected = {place.path: place for place in places(model)}
-    _check(
+    check(
         {"/".join(path): array.shape for path, array in flat.items()},
         {"/".join(path): place.flax_shape for path, place in expected.items()},
     )
@@ -147,7 +147,15 @@ def to_torch(variables: Mapping[str, Any], model: nn.Module) -> StateDict:
     return state
 
 
-def _check(actual: Mapping[str, tuple], expected: Mapping[str, tuple]) -> None:
+def check(actual: Mapping[str, tuple], expected: Mapping[str, tuple]) -> None:
+    """Raises `ConversionError` if entries, shape by name, are not those expected."""
+    problems = mismatches(actual, expected)
+    if problems:
+        raise ConversionError("\n".join(problems))
+
+
+def mismatches(actual: Mapping[str, tuple], expected: Mapping[str, tuple]) -> list[str]:
+    """A line for each entry, shape by name, that is missing, unexpected or of another shape."""
     problems = [f"missing: {name} {expected[name]}" for name in expected if name not in actual]
     problems += [f"unexpected: {name} {actual[name]}" for name in actual if name not in expected]
     problems += [
@@ -155,5 +163,4 @@ def _check(actual: Mapping[str, tuple], expected: Mapping[str, tuple]) -> None:
         for name in expected
         if name in actual and actual[name] != expected[name]
     ]
-    if problems:
-        raise ConversionError("\n".join(problems))
+    return problems

@@ -50,6 +50,7 @@ def test_what_is_read_is_what_was_written(dtype: Any, tmp_path: Path):
     for (path, a), (other, b) in zip(ours, theirs, strict=True):
         assert path == other
         assert a.dtype == b.dtype
+        assert a.shape == b.shape  # That of a batch norm's counter is ().
         assert a.tobytes() == np.asarray(b).tobytes()
 
 

@@ -74,7 +74,7 @@ def save_weights(trained: Trained, path: Path) -> None:
     variables, model = fields.pop("variables"), fields.pop("model")
     described = {"version": VERSION, "model": dataclasses.asdict(model), **fields}
     tensors = {
-        "/".join(keys): np.ascontiguousarray(leaf)
+        "/".join(keys): np.asarray(leaf, order="C")
         for keys, leaf in flatten_dict(dict(variables)).items()
     }
     with draft(path) as part:
