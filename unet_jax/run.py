@@ -175,14 +175,8 @@ class Run:
 
     def summary(self, facts: Mapping[str, Any]) -> dict[str, Any]:
         """Writes `summary.json`: the best epoch, and `facts` about the whole run."""
-        versions = {"python": platform.python_version()}
-        for package in PACKAGES:
-            try:
-                versions[package] = metadata.version(package)
-            except metadata.PackageNotFoundError:
-                versions[package] = "not installed"
         best = {key: value for key, value in self.best().items() if key != "seconds"}
-        summary = {"best": best, "epochs": len(self.records), **facts, "versions": versions}
+        summary = {"best": best, "epochs": len(self.records), **facts, "versions": versions()}
         summary["finished"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
         text = json.dumps(summary, indent=2)
         _write(self._summary, text)
@@ -200,6 +194,17 @@ class Run:
             for folder in (self.checkpoints, self.workdir):
                 with contextlib.suppress(OSError):  # It was never made, or holds something else.
                     folder.rmdir()
+
+
+def versions() -> dict[str, str]:
+    """Of Python and the packages that results depend on."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
 
 
 def _write(path: Path, text: str) -> None:
