@@ -1,4 +1,4 @@
-"""The samples of a data set that a network is evaluated on, at the training's size and their own."""
+"""The samples that a network is evaluated on, at the size of its training and at their own."""
 
 import dataclasses
 import json
