@@ -263,7 +263,7 @@ def plot_reliability(found: Mapping[str, Calibration], classes: int, path: Path)
       path: Overwritten.
     """
     from matplotlib.figure import Figure  # Slow to import, and only needed here.
-    from matplotlib.ticker import PercentFormatter
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     two = classes == 2
     figure = Figure(figsize=(10 if two else 5, 5), layout="constrained")
@@ -273,7 +273,7 @@ def plot_reliability(found: Mapping[str, Calibration], classes: int, path: Path)
     for label, each in found.items():
         some = each.pixels > 0
         given = each.probability[some] / each.pixels[some]
-        curve.plot(given, each.occurred[some] / each.pixels[some], marker="o", ms=4, label=label)
+        curve.plot(given, each.occurred[some] / each.pixels[some], marker="o", ms=4, label=label, clip_on=False)
         pixels.stairs(each.pixels / each.pixels.sum(), np.linspace(0, 1, len(each.pixels) + 1))
     event = "foreground" if two else "right"
     curve.set(title="Reliability", ylabel=f"share that is {event}", xlim=(0, 1), ylim=(0, 1))
@@ -282,7 +282,9 @@ def plot_reliability(found: Mapping[str, Calibration], classes: int, path: Path)
         ylabel="pixels",
         yscale="log",
     )
-    pixels.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+    pixels.yaxis.set_major_locator(LogLocator(numticks=4))
+    pixels.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g} %")
+    pixels.yaxis.set_minor_formatter(NullFormatter())
     if two:
         figure.delaxes(panels[1, 1])
         figure.delaxes(panels[0, 1])
