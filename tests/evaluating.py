@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import torch
 from drawing import write_kaggle
@@ -87,7 +88,7 @@ def write_run(
         twin.save({}, metrics)
     else:
         checkpoints = Checkpoints(folder / "checkpoints", "dice")
-        checkpoints.save(state.replace(step=np.int32(step)), {}, metrics)
+        checkpoints.save(state.replace(step=jnp.asarray(step, jnp.int32)), {}, metrics)
         checkpoints.close()
     twin.close()
     return record

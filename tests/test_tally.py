@@ -1,5 +1,6 @@
 """What is counted of a sample, against a loop over its pixels and what training counts."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -17,6 +18,14 @@ def draw(seed: int, classes: int, size: tuple[int, int]) -> tuple[np.ndarray, np
     predicted = np.where(rng.random(size) < 0.2, other, np.roll(truth, 1, 1))
     truth[rng.random(size) < 0.1] = 255
     return predicted, truth
+
+
+def counts_in_training(
+    predicted: np.ndarray, truth: np.ndarray, classes: int, tolerance: int
+) -> np.ndarray:
+    """Boundary counts of one picture, as validation counts them."""
+    batch = jnp.asarray(predicted)[None], jnp.asarray(truth)[None], jnp.ones(1, bool)
+    return np.asarray(boundary_counts(*batch, classes, tolerance))
 
 
 @pytest.mark.parametrize("tolerance", [1, 2, 5])
@@ -51,7 +60,7 @@ def test_counts_are_those_of_a_loop_over_pixels(logits: int):
             confusion[true, guess] += 1
     np.testing.assert_array_equal(found.confusion, confusion)
     tolerance = boundary_tolerance((11, 17))
-    expected = boundary_counts(found.mask[None], truth[None], np.ones(1, bool), classes, tolerance)
+    expected = counts_in_training(found.mask, truth, classes, tolerance)
     np.testing.assert_array_equal(found.boundary, expected)
     assert found.calibration.pixels.sum() == confusion.sum()
 

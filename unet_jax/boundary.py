@@ -21,10 +21,12 @@ def count_boundaries(
     Returns:
       int64 [C, 4].
     """
-    here, there = (_boundaries(np.where(mask == IGNORED, IGNORED, x)) for x in (predicted, mask))
+    sides = [_boundaries(np.where(mask == IGNORED, IGNORED, x)) for x in (predicted, mask)]
+    points = [np.argwhere(ids != IGNORED) for ids in sides]
+    kinds = [ids[ids != IGNORED] for ids in sides]
     counts = np.zeros((classes, 4), np.int64)
-    for index in np.intersect1d(np.concatenate([here, there]), np.arange(classes)):
-        ours, theirs = (np.argwhere(ids == index) for ids in (here, there))
+    for index in np.unique(np.concatenate(kinds)):
+        ours, theirs = (at[kind == index] for at, kind in zip(points, kinds, strict=True))
         near = _count_near(ours, theirs, tolerance), _count_near(theirs, ours, tolerance)
         counts[index] = len(ours), near[0], len(theirs), near[1]
     return counts

@@ -175,16 +175,14 @@ def _networks(options: EvaluateOptions, in_torch: InTorch) -> Iterator[Network]:
             trained = load_trained(place, **run)
         each = {"auto": [torch], "jax": [False], "torch": [True], "both": [False, True]}
         found += [(place, trained, computes) for computes in each[options.framework]]
+    names = {place: place.resolve().name if place.is_dir() else place.stem for place, *_ in found}
     for n, (place, trained, torch) in enumerate(found):
-        label = place.resolve().name if place.is_dir() else place.stem
-        alike = [other for other in found if other[0] != place and other[0].stem == place.stem]
-        label = str(place) if alike else label
-        if len({other[2] for other in found}) > 1:
+        label = names[place] if [*names.values()].count(names[place]) == 1 else str(place)
+        if len({computes for *_, computes in found}) > 1:
             label += " (PyTorch)" if torch else " (JAX)"
-        twice = sum(other[0] == place and other[2] == torch for other in found[:n])
-        yield Network(
-            label=label + f" {twice + 1}" * bool(twice), place=place, trained=trained, torch=torch
-        )
+        before = sum(other == place and computes == torch for other, _, computes in found[:n])
+        label += f" {before + 1}" if before else ""
+        yield Network(label=label, place=place, trained=trained, torch=torch)
 
 
 def _predictor(network: Network, options: EvaluateOptions, in_torch: InTorch) -> Predictor:

@@ -191,8 +191,8 @@ class Report:
         )
         place = f", files in {samples.config.data_dir}" if samples.config.data_dir else ""
         yield Text(f"Data: {samples.config.dataset}, {samples.part}: {groups}{place}.")
-        settings = ", ".join(f"{k} {v}" for k, v in self.settings.items()) or "as in training"
-        yield Text(f"Images are shown {settings}.")
+        settings = ", ".join(f"{k} {v}" for k, v in self.settings.items())
+        yield Text(f"Prediction: {settings or 'each image as a whole, as validation has it'}.")
         if samples.changed:
             yield Text(
                 "The data is not what the run was trained on: all samples of these names are "
@@ -218,7 +218,11 @@ class Report:
     def _agreement(self, network: Evaluated) -> str:
         found = network.measured["training"].values
         apart = max(abs(value - float(found[name])) for name, value in network.recorded.items())
-        same = "the same" if apart < 5e-7 else f"up to {apart:.1e} apart"
+        same = (
+            "the same"
+            if apart < 5e-7
+            else f"up to {apart:.1e} apart (a run validates in its --precision, this is float32)"
+        )
         scores = ", ".join(f"{SCORES[n]} {v:.6f}" for n, v in network.recorded.items())
         return f"the run itself recorded {scores} for this state; found here: {same}."
 

@@ -273,7 +273,14 @@ def plot_reliability(found: Mapping[str, Calibration], classes: int, path: Path)
     for label, each in found.items():
         some = each.pixels > 0
         given = each.probability[some] / each.pixels[some]
-        curve.plot(given, each.occurred[some] / each.pixels[some], marker="o", ms=4, label=label, clip_on=False)
+        curve.plot(
+            given,
+            each.occurred[some] / each.pixels[some],
+            marker="o",
+            ms=4,
+            label=label,
+            clip_on=False,
+        )
         pixels.stairs(each.pixels / each.pixels.sum(), np.linspace(0, 1, len(each.pixels) + 1))
     event = "foreground" if two else "right"
     curve.set(title="Reliability", ylabel=f"share that is {event}", xlim=(0, 1), ylim=(0, 1))
