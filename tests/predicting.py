@@ -27,7 +27,8 @@ def make_trained(classes: int = 2, **fields: Any) -> Trained:
     variables = jax.device_get(network.init(jax.random.key(0), image))
     out = variables["params"]["conv_out"]
     out["kernel"] = 8 * out["kernel"]
-    out["bias"] = out["bias"] - np.median(network.apply(variables, image), axis=(0, 1, 2))
+    found = np.asarray(network.apply(variables, image))
+    out["bias"] = out["bias"] - np.median(found, axis=(0, 1, 2))
     given = {
         "variables": variables,
         "model": MODEL,

@@ -78,13 +78,13 @@ def test_every_kind_of_result(weights: dict[int, Path], tmp_path: Path):
             assert [tuple(palette[n : n + 3]) for n in (0, 3)] == list(COLOURS[:2])
             np.testing.assert_array_equal(np.asarray(picture), expected.mask)
         np.testing.assert_array_equal(pixels(Path(f"{out}_binary.png")), 255 * expected.mask)
+        assert expected.probabilities is not None
         with np.load(f"{out}_probabilities.npz") as found:
             assert found["classes"].tolist() == list(NAMES[:2])
             assert found["probabilities"].dtype == np.float32
             np.testing.assert_allclose(found["probabilities"], expected.probabilities, atol=1e-6)
         deep = pixels(Path(f"{out}_probability.png"))
         assert deep.dtype == np.uint16
-        assert expected.probabilities is not None
         # Rounded to 1 / 65535.
         np.testing.assert_allclose(deep / 65535, expected.probabilities[..., 1], atol=1e-5)
         overlay = pixels(Path(f"{out}_overlay.jpg")).astype(int)

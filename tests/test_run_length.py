@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -137,7 +138,8 @@ def test_each_small_pixel_takes_a_nearest_large_one(mask: np.ndarray, least: int
     np.testing.assert_array_equal(mask, kept)
     large = np.zeros(mask.shape, bool)
     for each in range(3):
-        labels, _ = ndimage.label(mask == each)  # type: ignore[misc]
+        found: Any = ndimage.label(mask == each)
+        labels = found[0]
         areas = np.bincount(labels.ravel())
         large |= (areas[labels] >= least) & (mask == each)
     if not large.any():

@@ -7,7 +7,7 @@ import numpy as np
 
 from unet_jax.models.layers import interpolation
 
-LARGEST = 1 << 22
+LARGEST = 1 << 20
 """Numbers in a band that is made here."""
 
 Size = tuple[int, int]
