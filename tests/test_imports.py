@@ -51,7 +51,7 @@ def test_no_module_of_a_package_loads_the_other_framework(package, some, foreign
     assert sorted(modules & foreign) == []
 
 
-@pytest.mark.parametrize("module", ["unet_jax.cli", "unet_jax.config"])
+@pytest.mark.parametrize("module", ["unet_jax.cli", "unet_jax.config", "unet_jax.evaluate_options"])
 def test_help_waits_for_no_framework(module):
     modules = loaded(IMPORT_ONE, module)
     assert module in modules
