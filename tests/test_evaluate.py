@@ -183,7 +183,7 @@ def test_runs_are_compared_with_their_converted_weights(run: Path, twin: Path, t
     assert networks[2]["recorded_by_the_run"] == {}
     text = (tmp_path / "out/report.md").read_text()
     assert "twin (PyTorch) − run (JAX)" in text
-    assert (tmp_path / "out/confusion_twin-PyTorch-.png").is_file()
+    assert (tmp_path / "out/confusion_twin-PyTorch.png").is_file()
 
 
 def test_the_best_threshold_is_one_that_can_be_used(run: Path, report: Path, tmp_path: Path):

@@ -170,7 +170,8 @@ class Report:
         rows = []
         for network in self.networks:
             facts = network.trained.facts
-            state = ", step ".join(str(facts[key]) for key in ("state", "step") if key in facts)
+            state = [facts["state"]] if "state" in facts else []
+            state += [f"step {facts['step']}"] if "step" in facts else []
             rows.append(
                 (
                     network.label,
@@ -178,7 +179,7 @@ class Report:
                     network.trained.model.architecture,
                     f"{parameters(network.trained):,}",
                     network.size("training"),
-                    state or "–",
+                    ", ".join(state) or "–",
                     str(network.place),
                 )
             )
@@ -207,6 +208,11 @@ class Report:
                 "over all samples. The intervals say how far the choice of samples matters, not "
                 "how far another training would."
             )
+            if self.groups == len(samples.names):
+                yield Text(
+                    "Here nothing says which samples belong together. If some do, such as frames "
+                    "of one drive, the intervals are too narrow, too."
+                )
             if self.groups < bootstrap.FEW:
                 yield Text(
                     f"With {self.groups} group{'s' * (self.groups > 1)} the intervals mean little."
@@ -387,7 +393,7 @@ def _json(estimate: Estimate) -> dict[str, float | None]:
 
 def shown(estimate: Estimate, signed: bool = False) -> str:
     """A number, with its interval if there is one."""
-    value, low, high = (f"{x:+.4f}" if signed else f"{x:.4f}" for x in estimate)
+    value, low, high = (f"{x:+.4f}".replace("-", "−") if signed else f"{x:.4f}" for x in estimate)
     if np.isnan(estimate.value):
         return "–"
     return value if np.isnan(estimate.low) else f"{value} [{low}, {high}]"
@@ -420,4 +426,4 @@ def _picture(end: str, n: int, worst: Worst) -> str:
 
 
 def _file_name(text: str) -> str:
-    return re.sub(r"[^\w.-]+", "-", text)[:60]
+    return re.sub(r"[^\w.-]+", "-", text).strip("-")[:60]

@@ -296,15 +296,17 @@ def plot_reliability(found: Mapping[str, Calibration], classes: int, path: Path)
         figure.delaxes(panels[1, 1])
         figure.delaxes(panels[0, 1])
         dice = figure.add_subplot(panels[0, 0].get_gridspec()[:, 1])
+        heights: list[float] = []
         for label, each in found.items():
             values, line = dice_by_threshold(each.levels)
             best = best_threshold(each.levels)
             (drawn,) = dice.plot(values, line, label=label)
             dice.plot(*best, marker="o", color=drawn.get_color())
-        top = max(best_threshold(each.levels).dice for each in found.values())
+            heights += [best.dice, line[len(line) // 2]]  # And at 0.5.
         dice.axvline(0.5, color="0.6", linewidth=1, linestyle="--")
         dice.set(title="Dice by threshold", xlabel="threshold", xlim=(0, 1))
-        dice.set_ylim(max(0, top - 0.1), min(1, top + 0.01))
+        room = max(0.05, (max(heights) - min(heights)) / 4)
+        dice.set_ylim(max(0, min(heights) - room), min(1, max(heights) + room / 4))
     for axes in figure.axes:
         axes.grid(alpha=0.3)
     if len(found) > 1:
