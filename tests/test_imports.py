@@ -51,7 +51,16 @@ def test_no_module_of_a_package_loads_the_other_framework(package, some, foreign
     assert sorted(modules & foreign) == []
 
 
-@pytest.mark.parametrize("module", ["unet_jax.cli", "unet_jax.config", "unet_jax.export_options"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "unet_jax.cli",
+        "unet_jax.config",
+        "unet_jax.predict_options",
+        "unet_jax.export_options",
+        "unet_jax.evaluate_options",
+    ],
+)
 def test_help_waits_for_no_framework(module):
     modules = loaded(IMPORT_ONE, module)
     assert module in modules

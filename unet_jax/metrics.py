@@ -1,7 +1,7 @@
 """Scores from counts: summed over the whole set, and divided once."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -126,22 +126,37 @@ def scores(confusion: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
     counts = confusion.astype(np.int64)
     if not counts.any():
         raise DataError("there is nothing to score: every validation pixel is ignored")
-    hits = np.diag(counts)
-    either = counts.sum(0) + counts.sum(1)  # |truth| + |prediction|
+    return _named(rates(np.diag(counts), counts.sum(1), counts.sum(0)), classes)
+
+
+def rates(hits: np.ndarray, true: np.ndarray, predicted: np.ndarray) -> dict[str, np.ndarray]:
+    """What `scores` gives, of one set of pixels or of many at once.
+
+    Args:
+      hits: Pixels [..., C] of each class that are predicted as such.
+      true: Pixels [..., C] of each class.
+      predicted: Pixels [..., C] predicted as each class.
+
+    Returns:
+      By the names of `scores`: [...], or `..._per_class` [..., C]; NaN for None, and where no pixel
+      counts.
+    """
+    either = true + predicted
     with np.errstate(invalid="ignore"):
         dice = 2 * hits / either
         iou = hits / (either - hits)
-        accuracy = hits / counts.sum(1)
-    one = len(classes) == 2
-    empty = one and either[1] == 0
+        accuracy = hits / true
+        right = hits.sum(-1) / true.sum(-1)
+    one = hits.shape[-1] == 2
+    empty = one & (either[..., -1] == 0)
     return {
-        "dice": 1.0 if empty else float(dice[1] if one else np.nanmean(dice)),
-        "iou": 1.0 if empty else float(iou[1] if one else np.nanmean(iou)),
-        "accuracy": float(hits.sum() / counts.sum()),
-        "mean_class_accuracy": float(np.nanmean(accuracy)),
-        "dice_per_class": _by_name(dice, classes),
-        "iou_per_class": _by_name(iou, classes),
-        "accuracy_per_class": _by_name(accuracy, classes),
+        "dice": np.where(empty, 1.0, dice[..., 1] if one else _mean(dice)),
+        "iou": np.where(empty, 1.0, iou[..., 1] if one else _mean(iou)),
+        "accuracy": right,
+        "mean_class_accuracy": _mean(accuracy),
+        "dice_per_class": dice,
+        "iou_per_class": iou,
+        "accuracy_per_class": accuracy,
     }
 
 
@@ -162,17 +177,44 @@ def boundary_scores(counts: np.ndarray, classes: Sequence[str]) -> dict[str, Any
       there is nothing to share; `boundary_f_per_class`, their harmonic mean, 0 if one side has no
       boundary, None if neither has.
     """
-    predicted, found, true, met = counts.astype(np.int64).T
+    return _named(boundary_rates(counts), classes)
+
+
+def boundary_rates(counts: np.ndarray) -> dict[str, np.ndarray]:
+    """What `boundary_scores` gives, of one set of pictures or of many at once.
+
+    Args:
+      counts: [..., C, 4], as from `boundary_counts`.
+
+    Returns:
+      By the names of `boundary_scores`: [...], or `..._per_class` [..., C]; NaN for None.
+    """
+    predicted, found, true, met = np.moveaxis(counts.astype(np.int64), -1, 0)
     with np.errstate(invalid="ignore"):
         precision, recall = found / predicted, met / true
         f = np.where(found > 0, 2 * precision * recall / (precision + recall), 0)
-    f[predicted + true == 0] = np.nan
-    scored = f[1:] if len(classes) == 2 else f
+    f = np.where(predicted + true == 0, np.nan, f)
+    mean = _mean(f[..., 1:] if f.shape[-1] == 2 else f)
     return {
-        "boundary_f": 1.0 if np.isnan(scored).all() else float(np.nanmean(scored)),
-        "boundary_f_per_class": _by_name(f, classes),
-        "boundary_precision_per_class": _by_name(precision, classes),
-        "boundary_recall_per_class": _by_name(recall, classes),
+        "boundary_f": np.where(np.isnan(mean), 1.0, mean),
+        "boundary_f_per_class": f,
+        "boundary_precision_per_class": precision,
+        "boundary_recall_per_class": recall,
+    }
+
+
+def _mean(values: np.ndarray) -> np.ndarray:
+    """Over the classes [..., C] that have a value; NaN where none has."""
+    there = ~np.isnan(values)
+    with np.errstate(invalid="ignore"):
+        return np.where(there, values, 0).sum(-1) / there.sum(-1)
+
+
+def _named(found: Mapping[str, np.ndarray], classes: Sequence[str]) -> dict[str, Any]:
+    """Numbers of one set of pixels, those of classes by their names."""
+    return {
+        name: _by_name(value, classes) if value.ndim else float(value)
+        for name, value in found.items()
     }
 
 

@@ -1,9 +1,9 @@
 """A trained network that predicts: `unet_jax.load("runs/my-run").predict("car.jpg").mask`."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -88,14 +88,6 @@ class Predictor:
         self.trained, self.batch_size = trained, batch_size
         self.smallest = 2 ** len(trained.model.channels)
         self._fill = np.clip(np.rint(255 * np.array(trained.mean)), 0, 255).astype(np.uint8)
-        self._variables = jax.tree.map(jnp.asarray, dict(trained.variables))
-        self._network = jax.jit(
-            partial(
-                _probabilities,
-                model=build_model(trained.model, trained.num_logits),
-                mean_std=(trained.mean, trained.std),
-            )
-        )
 
     def predict(
         self,
@@ -193,10 +185,23 @@ class Predictor:
         if min(height, width) < self.smallest:
             sides = self.smallest, self.smallest
             images = np.stack([pad_to(image, sides, self._fill) for image in images])
-        given, total = jnp.asarray(images), 0
-        for axes in FLIPS[flips]:
-            total += jnp.flip(self._network(self._variables, jnp.flip(given, axes)), axes)
-        return np.asarray(total / len(FLIPS[flips]))[:, :height, :width]
+        total = sum(np.flip(self.network(np.flip(images, axes)), axes) for axes in FLIPS[flips])
+        assert isinstance(total, np.ndarray)
+        return (total / len(FLIPS[flips]))[:, :height, :width]
+
+    @cached_property
+    def network(self) -> Callable[[np.ndarray], np.ndarray]:
+        """Probabilities [B, H, W, K] of images [B, H, W, 3] with values from 0 to 255."""
+        trained = self.trained
+        variables = jax.tree.map(jnp.asarray, dict(trained.variables))
+        network = jax.jit(
+            partial(
+                _probabilities,
+                model=build_model(trained.model, trained.num_logits),
+                mean_std=(trained.mean, trained.std),
+            )
+        )
+        return lambda images: np.asarray(network(variables, images))
 
     def decide(
         self,
@@ -218,10 +223,7 @@ class Predictor:
         mask, kept, row = np.empty((height, width), np.uint8), None, 0
         for band in bands:
             rows = slice(row, row + len(band))
-            if len(self.trained.classes) == 2:
-                mask[rows] = band[..., -1] > config.threshold
-            else:
-                mask[rows] = band.argmax(-1)
+            mask[rows] = most_probable(band, len(self.trained.classes), config.threshold)
             if keep:
                 whole = _of_each_class(band)
                 kept = np.empty((height, *whole.shape[1:]), whole.dtype) if kept is None else kept
@@ -236,6 +238,17 @@ class Predictor:
             palette=self.trained.palette,
             picture=picture,
         )
+
+
+def most_probable(band: np.ndarray, classes: int, threshold: float = 0.5) -> np.ndarray:
+    """Class ids, uint8 [...], of probabilities [..., K].
+
+    Args:
+      band: Probabilities; if K is 1, the foreground's.
+      classes: How many there are, C.
+      threshold: Probability above which a pixel is foreground, if there are two classes.
+    """
+    return (band[..., -1] > threshold if classes == 2 else band.argmax(-1)).astype(np.uint8)
 
 
 def load(

@@ -1,0 +1,60 @@
+"""The PyTorch twin in place of the Flax network: all else of a prediction is the same code."""
+
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from parity.convert import to_torch
+from parity.porting.finished_run import load_run
+from parity.porting.source import Given, read
+from unet_jax.predictor import Predictor
+from unet_jax.weights import Trained
+from unet_torch_ref.augment import normalise
+from unet_torch_ref.models import build_model
+
+
+class TorchPredictor(Predictor):
+    """Predicts as `Predictor` does, but with the twin of the same weights; on a GPU if PyTorch
+    finds one."""
+
+    @cached_property
+    def network(self) -> Callable[[np.ndarray], np.ndarray]:
+        trained = self.trained
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        model = build_model(
+            trained.model.architecture,
+            num_classes=trained.num_logits,
+            **trained.model.arguments(),
+        )
+        state = to_torch(trained.variables, model)
+        tensors = {name: torch.from_numpy(array) for name, array in state.items()}
+        dtype = next(iter(tensors.values())).dtype
+        model = model.to(dtype)
+        model.load_state_dict(tensors)
+        model = model.to(device).to(memory_format=torch.channels_last).eval()  # type: ignore
+        mean_std = (trained.mean, trained.std)
+
+        @torch.inference_mode()
+        def network(images: np.ndarray) -> np.ndarray:
+            given = torch.from_numpy(np.ascontiguousarray(images)).to(device)
+            logits = model(normalise(given, mean_std, dtype))
+            found = logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(1)
+            return found.permute(0, 2, 3, 1).cpu().numpy()
+
+        return network
+
+
+def read_torch(place: Path) -> Trained:
+    """Reads what PyTorch has trained.
+
+    Args:
+      place: The folder of a run of train_torch.py, or a checkpoint.
+
+    Raises:
+      ValueError: It is neither, or damaged; the message names it.
+      OSError: It cannot be read.
+    """
+    return load_run(place) if place.is_dir() else read(place, Given())
