@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from parity.convert import to_torch
-from unet_jax.artefact import Format, Run, Size
+from unet_jax.exporting.artefact import Format, Run, Size
 from unet_jax.weights import Trained
 from unet_torch_ref.models import build_model
 
 
 class Classifier(nn.Module):
-    """What `unet_jax.artefact.build_function` computes, with the axes where PyTorch has them."""
+    """What `unet_jax.exporting.artefact.build_function` computes, with PyTorch's order of axes."""
 
     def __init__(self, trained: Trained, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()

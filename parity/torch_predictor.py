@@ -10,7 +10,7 @@ import torch
 from parity.convert import to_torch
 from parity.porting.finished_run import load_run
 from parity.porting.source import Given, read
-from unet_jax.predictor import Predictor
+from unet_jax.prediction.predictor import Predictor
 from unet_jax.weights import Trained
 from unet_torch_ref.augment import normalise
 from unet_torch_ref.models import build_model

@@ -1,12 +1,12 @@
 """Evaluates trained U-Nets: `python scripts/evaluate.py --help`."""
 
-from unet_jax.evaluate_options import parse_evaluate
+from unet_jax.evaluation.evaluate_options import parse_evaluate
 
 
 def main() -> int:
     options, config = parse_evaluate(description="Evaluates trained U-Nets, of either framework.")
     # Slow to import: only when the command line is known to be right, and PyTorch if it is needed.
-    from unet_jax.evaluate import evaluate
+    from unet_jax.evaluation.evaluate import evaluate
 
     def in_torch():
         from parity.torch_predictor import TorchPredictor, read_torch

@@ -1,6 +1,6 @@
 """Exports a trained U-Net: `python scripts/export.py --help`."""
 
-from unet_jax.export_options import parse_export
+from unet_jax.exporting.export_options import parse_export
 
 
 def main() -> int:
@@ -8,9 +8,9 @@ def main() -> int:
         description="Exports a trained U-Net, reads each file back, and compares what it gives."
     )
     # Slow to import: only when the command line is known to be right.
-    from unet_jax.artefact import SAFETENSORS
-    from unet_jax.export import export
-    from unet_jax.stablehlo import STABLEHLO
+    from unet_jax.exporting.artefact import SAFETENSORS
+    from unet_jax.exporting.export import export
+    from unet_jax.exporting.stablehlo import STABLEHLO
 
     formats = {"stablehlo": STABLEHLO, "safetensors": SAFETENSORS}
     if {"pt2", "onnx"} & set(options.format):

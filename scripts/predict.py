@@ -1,12 +1,12 @@
 """Predicts with a trained U-Net: `python scripts/predict.py --help`."""
 
-from unet_jax.predict_options import parse_predict
+from unet_jax.prediction.predict_options import parse_predict
 
 
 def main() -> int:
     options, config = parse_predict(description="Predicts with a trained U-Net.")
     # Slow to import: only when the command line is known to be right.
-    from unet_jax.predict import predict
+    from unet_jax.prediction.predict import predict
 
     return predict(options, config)
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from unet_jax.config import ModelConfig
 from unet_jax.models import build_model
-from unet_jax.predictor import Predictor
+from unet_jax.prediction.predictor import Predictor
 from unet_jax.weights import Trained, save_weights
 
 SIZE = (16, 24)

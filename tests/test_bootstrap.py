@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from unet_jax.bootstrap import by_group, interval, resampled
-from unet_jax.measured import measure
+from unet_jax.evaluation.bootstrap import by_group, interval, resampled
+from unet_jax.evaluation.measured import measure
+from unet_jax.evaluation.tally import Tally
 from unet_jax.metrics import boundary_scores, scores
-from unet_jax.tally import Tally
 
 
 def make_tally(samples: int, classes: int, seed: int = 0) -> Tally:

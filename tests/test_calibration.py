@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
-from unet_jax.calibration import BINS, LEVELS, best_threshold, calibration_of, dice_by_threshold
+from unet_jax.evaluation.calibration import (
+    BINS,
+    LEVELS,
+    best_threshold,
+    calibration_of,
+    dice_by_threshold,
+)
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

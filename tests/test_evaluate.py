@@ -15,13 +15,13 @@ from evaluating import SIZE, make_config, moved, write_run
 from PIL import Image
 from predicting import write_trained
 
-import unet_jax.evaluate
+import unet_jax.evaluation.evaluate
 from parity.torch_predictor import TorchPredictor, read_torch
 from unet_jax.config import Config
 from unet_jax.datasets.files import opened
-from unet_jax.evaluate import evaluate
-from unet_jax.evaluate_options import parse_evaluate
-from unet_jax.predictor import Predictor
+from unet_jax.evaluation.evaluate import evaluate
+from unet_jax.evaluation.evaluate_options import parse_evaluate
+from unet_jax.prediction.predictor import Predictor
 from unet_jax.trained import load_trained
 from unet_jax.weights import save_weights
 
@@ -284,7 +284,7 @@ def test_what_fails_leaves_what_was_there(
     def full(*_: object) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("unet_jax.evaluation_report.plot_reliability", full)
+    monkeypatch.setattr("unet_jax.evaluation.evaluation_report.plot_reliability", full)
     assert command("--run", run, "--out", out, "--force") == 2
     assert (out / "results.json").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
@@ -399,7 +399,7 @@ def test_a_file_that_went_bad_since_it_was_prepared_is_named(
     def spoilt(content: bytes) -> Any:
         return opened(content[: len(content) // 2])
 
-    monkeypatch.setattr("unet_jax.samples.opened", spoilt)
+    monkeypatch.setattr("unet_jax.evaluation.samples.opened", spoilt)
     message = refused(capsys, "--run", run, "--out", tmp_path / "out")
     assert re.search(r"error: train_masks/._0._mask.gif: cannot be decoded", message)
 

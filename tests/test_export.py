@@ -19,18 +19,25 @@ import torch
 import yaml
 from PIL import Image
 
-import unet_jax.export
+import unet_jax.exporting.export
 from parity.export_torch import ONNX, PT2, Classifier
-from unet_jax.artefact import SAFETENSORS, Format, build_function
 from unet_jax.config import Config, DataConfig, ModelConfig, dump
 from unet_jax.config import load as load_config
-from unet_jax.export import export, find_trained
-from unet_jax.export_options import ExportOptions, parse_export
-from unet_jax.licences import LICENCES
-from unet_jax.model_card import Exported, model_card
+from unet_jax.exporting.artefact import SAFETENSORS, Format, build_function
+from unet_jax.exporting.export import export, find_trained
+from unet_jax.exporting.export_options import ExportOptions, parse_export
+from unet_jax.exporting.licences import LICENCES
+from unet_jax.exporting.model_card import Exported, model_card
+from unet_jax.exporting.stablehlo import STABLEHLO
+from unet_jax.exporting.verification import (
+    Difference,
+    Different,
+    Reference,
+    compare,
+    distance,
+    refer,
+)
 from unet_jax.models import build_model
-from unet_jax.stablehlo import STABLEHLO
-from unet_jax.verification import Difference, Different, Reference, compare, distance, refer
 from unet_jax.weights import Trained, load_weights, save_weights
 
 SIZE = (17, 22)
@@ -89,7 +96,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Done:
     out = folder / "new" / "out"
     reference, printed = refer(trained, SIZE), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
-        patch.setattr(unet_jax.export, "refer", lambda *given: reference)
+        patch.setattr(unet_jax.exporting.export, "refer", lambda *given: reference)
         options = ExportOptions(weights=folder / "model.safetensors", out=out)
         assert export(options, FORMATS) == 0
     return Done(trained, reference, out, printed.getvalue())
@@ -245,7 +252,7 @@ def test_a_file_that_fails_leaves_no_file(
         out.mkdir()
         for name in ("model.good", "model.bad", "MODEL_CARD.md"):
             (out / name).write_bytes(b"old")
-    monkeypatch.setattr(unet_jax.export, "refer", lambda *given: done.reference)
+    monkeypatch.setattr(unet_jax.exporting.export, "refer", lambda *given: done.reference)
     plain = done.reference.plain
     formats = {
         "good": Fake(plain).format(".good"),
@@ -353,7 +360,7 @@ def test_the_card_of_a_run_says_where_it_comes_from(
     make_run(folder, config)
     facts = {"run": str(folder), "state": "best by dice", "step": 5, "ema": False}
     saved = make_trained(PLAIN, 1, facts=facts)
-    monkeypatch.setattr(unet_jax.export, "load_trained", lambda *args, **_: saved)
+    monkeypatch.setattr(unet_jax.exporting.export, "load_trained", lambda *args, **_: saved)
     trained = find_trained(ExportOptions(run=folder))
     assert json.loads(json.dumps(trained.facts)) == trained.facts, "safetensors keeps it as JSON"
     file = Exported("model.x", folder / "config.yaml", STABLEHLO, Difference(1e-7, 1.0, 2e-7))
@@ -381,7 +388,7 @@ def test_a_damaged_file_of_a_run_is_named(tmp_path: Path, monkeypatch: pytest.Mo
     make_run(tmp_path / "run", load_config("shapes"))
     (tmp_path / "run" / "split.json").write_text('{"content": ')
     saved = make_trained(PLAIN, 1, facts={"step": 5})
-    monkeypatch.setattr(unet_jax.export, "load_trained", lambda *args, **_: saved)
+    monkeypatch.setattr(unet_jax.exporting.export, "load_trained", lambda *args, **_: saved)
     with pytest.raises(ValueError, match=r"run/split\.json: damaged"):
         find_trained(ExportOptions(run=tmp_path / "run"))
 

@@ -56,9 +56,9 @@ def test_no_module_of_a_package_loads_the_other_framework(package, some, foreign
     [
         "unet_jax.cli",
         "unet_jax.config",
-        "unet_jax.predict_options",
-        "unet_jax.export_options",
-        "unet_jax.evaluate_options",
+        "unet_jax.prediction.predict_options",
+        "unet_jax.exporting.export_options",
+        "unet_jax.evaluation.evaluate_options",
     ],
 )
 def test_help_waits_for_no_framework(module):

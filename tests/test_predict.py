@@ -17,13 +17,13 @@ import pytest
 from PIL import Image
 from predicting import COLOURS, NAMES, make_predictor, photo, write_photos, write_trained
 
-import unet_jax.predict
-from unet_jax.ahead import ahead
+import unet_jax.prediction.predict
 from unet_jax.datasets.errors import DataError
-from unet_jax.inputs import find_inputs
-from unet_jax.predict import predict
-from unet_jax.predict_options import parse_predict
-from unet_jax.run_length import decode_runs
+from unet_jax.prediction.ahead import ahead
+from unet_jax.prediction.inputs import find_inputs
+from unet_jax.prediction.predict import predict
+from unet_jax.prediction.predict_options import parse_predict
+from unet_jax.prediction.run_length import decode_runs
 
 ROOT = Path(__file__).parents[1]
 
@@ -150,13 +150,15 @@ def test_images_of_many_sizes_in_any_batches(
 def test_batches_have_one_size_whatever_is_left_over(
     weights: dict[int, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    shapes, run = [], unet_jax.predict.Predictor.run
+    shapes, run = [], Predictor.run
 
-    def spy(self: unet_jax.predict.Predictor, images: np.ndarray, flips: str) -> np.ndarray:
+    def spy(
+        self: unet_jax.prediction.predict.Predictor, images: np.ndarray, flips: str
+    ) -> np.ndarray:
         shapes.append(images.shape)
         return run(self, images, flips)
 
-    monkeypatch.setattr(unet_jax.predict.Predictor, "run", spy)
+    monkeypatch.setattr(unet_jax.prediction.predict.Predictor, "run", spy)
     write_photos(tmp_path, [f"{n}.png" for n in range(5)])
     assert command(weights[2], f"{tmp_path}/*.png", "--out", tmp_path / "out") == 0
     assert shapes == [(2, 16, 24, 3)] * 3
@@ -259,14 +261,14 @@ def test_unusable_arguments_are_refused_in_a_line(
 def test_ctrl_c_stops_and_leaves_whole_files(
     weights: dict[int, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    batch = unet_jax.predict.Work.batch
+    batch = unet_jax.prediction.predict.Work.batch
 
-    def interrupted(self: unet_jax.predict.Work, group: list) -> object:
+    def interrupted(self: unet_jax.prediction.predict.Work, group: list) -> object:
         if group[0].input.name == "2":
             signal.raise_signal(signal.SIGINT)
         return batch(self, group)
 
-    monkeypatch.setattr(unet_jax.predict.Work, "batch", interrupted)
+    monkeypatch.setattr(unet_jax.prediction.predict.Work, "batch", interrupted)
     write_photos(tmp_path / "in", [f"{n}.png" for n in range(6)])
     args = (tmp_path / "in", "--out", tmp_path / "out", "--rle", tmp_path / "s.csv")
     assert command(weights[2], *args) == 130
@@ -382,14 +384,14 @@ def test_memory_stays_flat_over_many_images(weights: dict[int, Path], tmp_path: 
     for n in range(300):
         image.save(tmp_path / f"{n:03}.jpg")
     process, seen = psutil.Process(), []
-    advance = unet_jax.predict.Progress.advance
+    advance = unet_jax.prediction.predict.Progress.advance
 
     def spy(self: object, *args: object) -> None:
         seen.append(process.memory_info().rss)
         advance(self, *args)  # type: ignore[arg-type]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(unet_jax.predict.Progress, "advance", spy)
+        patch.setattr(unet_jax.prediction.predict.Progress, "advance", spy)
         assert command(weights[2], tmp_path, "--out", tmp_path / "out") == 0
     assert len(seen) == 300
     assert max(seen[150:]) - max(seen[:150]) < 12e6

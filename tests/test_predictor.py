@@ -19,7 +19,7 @@ from unet_jax.checkpoint import Checkpoints
 from unet_jax.config import Config, DataConfig, TrainConfig, dump
 from unet_jax.metrics import predict_classes
 from unet_jax.models import build_model
-from unet_jax.predictor import Predictor
+from unet_jax.prediction.predictor import Predictor
 from unet_jax.recipe import build_recipe
 from unet_jax.weights import Trained, save_weights
 
@@ -294,7 +294,7 @@ def test_an_overlay_is_tinted_in_bands_as_in_one(
 ):
     found = predictor.predict(photo(0))
     whole = np.asarray(found.overlay())
-    monkeypatch.setattr("unet_jax.predictor.OVERLAID", 3)
+    monkeypatch.setattr("unet_jax.prediction.predictor.OVERLAID", 3)
     np.testing.assert_array_equal(np.asarray(found.overlay()), whole)
     assert (whole != photo(0)).any()
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy import ndimage
 
-from unet_jax.coco import coco_file, regions
-from unet_jax.regions import remove_small_regions
-from unet_jax.run_length import decode_runs, encode_runs, submission
+from unet_jax.prediction.coco import coco_file, regions
+from unet_jax.prediction.regions import remove_small_regions
+from unet_jax.prediction.run_length import decode_runs, encode_runs, submission
 
 MASKS = arrays.arrays(np.uint8, st.tuples(*[st.integers(1, 12)] * 2), elements=st.integers(0, 2))
 decoding = pytest.mark.filterwarnings(

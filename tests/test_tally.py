@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from unet_jax.boundary import count_boundaries
+from unet_jax.evaluation.tally import Tally, all_rates, count
 from unet_jax.metrics import boundary_counts, boundary_scores, boundary_tolerance, scores
-from unet_jax.tally import Tally, all_rates, count
 
 
 def draw(seed: int, classes: int, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:

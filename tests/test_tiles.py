@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from unet_jax.bands import resize_bands
-from unet_jax.tiles import Run, pad_to, place_tiles, tiled_bands
+from unet_jax.prediction.bands import resize_bands
+from unet_jax.prediction.tiles import Run, pad_to, place_tiles, tiled_bands
 
 FILL = np.full(3, 7, np.uint8)
 RADIUS = 2
@@ -179,7 +179,7 @@ def test_resizing_in_bands_is_resizing(data: st.DataObject):
 
 
 def test_bands_that_are_made_are_small(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("unet_jax.bands.LARGEST", 1000)
+    monkeypatch.setattr("unet_jax.prediction.bands.LARGEST", 1000)
     image = np.random.default_rng(0).normal(size=(7, 9, 2))
     bands = [*resize_bands([image], (7, 9), (90, 50))]
     assert {len(band) for band in bands} <= {10, 90 % 10 or 10}

@@ -6,7 +6,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from unet_jax.predictor import load
+    from unet_jax.prediction.predictor import load
 
 __all__ = ["load"]
 
@@ -14,7 +14,7 @@ __all__ = ["load"]
 def __getattr__(name: str) -> Any:
     # Command lines import this package, and are to answer before JAX has loaded.
     if name == "load":
-        from unet_jax.predictor import load
+        from unet_jax.prediction.predictor import load
 
         return load
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

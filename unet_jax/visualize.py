@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image
 
 from unet_jax.batch import IGNORED
-from unet_jax.calibration import Calibration, best_threshold, dice_by_threshold
 from unet_jax.datasets.encoding import voc_palette
+from unet_jax.evaluation.calibration import Calibration, best_threshold, dice_by_threshold
 from unet_jax.sheet import GAP, SWATCH, Entry, draw_sheet
 
 WRONG = (255, 64, 88)

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from jax import export
 
-from unet_jax.artefact import Format, Run, Size, build_function
+from unet_jax.exporting.artefact import Format, Run, Size, build_function
 from unet_jax.weights import Trained
 
 PLATFORMS = ("cpu", "cuda", "tpu")

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from unet_jax.bootstrap import by_group, interval, resampled
-from unet_jax.tally import Tally, all_rates
+from unet_jax.evaluation.bootstrap import by_group, interval, resampled
+from unet_jax.evaluation.tally import Tally, all_rates
 
 
 class Estimate(NamedTuple):

@@ -14,20 +14,20 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from unet_jax.ahead import ahead
-from unet_jax.bands import resize_bands
 from unet_jax.cli import INTERRUPTED, fail, mistakes
-from unet_jax.coco import coco_file, regions
 from unet_jax.datasets.errors import DataError
 from unet_jax.datasets.files import quiet
 from unet_jax.datasets.memory import keep_freed_memory
-from unet_jax.inputs import Input, find_inputs
-from unet_jax.outputs import outputs, target, write_outputs
-from unet_jax.picture import Picture, open_picture
-from unet_jax.predict_config import PredictConfig
-from unet_jax.predict_options import PredictOptions
-from unet_jax.predictor import Prediction, Predictor, load
-from unet_jax.run_length import encode_runs, submission
+from unet_jax.prediction.ahead import ahead
+from unet_jax.prediction.bands import resize_bands
+from unet_jax.prediction.coco import coco_file, regions
+from unet_jax.prediction.inputs import Input, find_inputs
+from unet_jax.prediction.outputs import outputs, target, write_outputs
+from unet_jax.prediction.picture import Picture, open_picture
+from unet_jax.prediction.predict_config import PredictConfig
+from unet_jax.prediction.predict_options import PredictOptions
+from unet_jax.prediction.predictor import Prediction, Predictor, load
+from unet_jax.prediction.run_length import encode_runs, submission
 
 THREADS = min(8, os.cpu_count() or 1)
 BUDGET = 256 << 20

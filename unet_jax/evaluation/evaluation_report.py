@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from unet_jax import bootstrap, calibration
-from unet_jax.calibration import best_threshold
-from unet_jax.evaluation import Evaluation, Worst
-from unet_jax.measured import Estimate, Measured
-from unet_jax.paper import Code, Figure, Heading, Part, Table, Text, to_html, to_markdown
-from unet_jax.samples import Samples
-from unet_jax.tally import Tally
+from unet_jax.evaluation import bootstrap, calibration
+from unet_jax.evaluation.calibration import best_threshold
+from unet_jax.evaluation.evaluation import Evaluation, Worst
+from unet_jax.evaluation.measured import Estimate, Measured
+from unet_jax.evaluation.paper import Code, Figure, Heading, Part, Table, Text, to_html, to_markdown
+from unet_jax.evaluation.samples import Samples
+from unet_jax.evaluation.tally import Tally
 from unet_jax.visualize import plot_confusion, plot_reliability, prediction_panel
 from unet_jax.weights import Trained
 

@@ -10,7 +10,7 @@ import tyro
 
 from unet_jax.cli import fail, mistakes
 from unet_jax.config import DataConfig, load, presets
-from unet_jax.predict_config import PredictConfig
+from unet_jax.prediction.predict_config import PredictConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,14 +10,14 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from unet_jax.ahead import ahead
-from unet_jax.bands import resize_bands
 from unet_jax.datasets.errors import DataError
-from unet_jax.picture import Size
-from unet_jax.predict_config import PredictConfig
-from unet_jax.predictor import Predictor
-from unet_jax.samples import Samples
-from unet_jax.tally import Counted, Tally, count
+from unet_jax.evaluation.samples import Samples
+from unet_jax.evaluation.tally import Counted, Tally, count
+from unet_jax.prediction.ahead import ahead
+from unet_jax.prediction.bands import resize_bands
+from unet_jax.prediction.picture import Size
+from unet_jax.prediction.predict_config import PredictConfig
+from unet_jax.prediction.predictor import Predictor
 
 THREADS = min(8, os.cpu_count() or 1)
 BUDGET = 256 << 20

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from unet_jax.draft import draft
-from unet_jax.predictor import Prediction
+from unet_jax.prediction.predictor import Prediction
 from unet_jax.visualize import result_panel
 
 Write = Callable[[Prediction, IO[bytes]], object]
@@ -30,7 +30,7 @@ def outputs(kinds: Sequence[str], classes: int) -> list[Output]:
     """The files that each prediction becomes.
 
     Args:
-      kinds: As `unet_jax.predict_options.KINDS` has them.
+      kinds: As `unet_jax.prediction.predict_options.KINDS` has them.
       classes: How many classes there are.
 
     Raises:

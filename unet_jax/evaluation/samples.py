@@ -20,7 +20,7 @@ from unet_jax.datasets.encoding import MaskError, first_that_fits
 from unet_jax.datasets.files import FileBuilder, opened, read_image
 from unet_jax.datasets.layout import Layout, Pair
 from unet_jax.draws import affine
-from unet_jax.picture import Picture, Size
+from unet_jax.prediction.picture import Picture, Size
 from unet_jax.split import split_samples
 
 LISTED = {"train": "train", "val": "validation", "test": "test"}

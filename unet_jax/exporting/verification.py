@@ -5,8 +5,8 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from unet_jax.artefact import Run, Size, build_function
 from unet_jax.datasets.scene import render
+from unet_jax.exporting.artefact import Run, Size, build_function
 from unet_jax.weights import Trained
 
 SEED = 20150518

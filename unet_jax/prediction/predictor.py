@@ -13,13 +13,13 @@ import numpy as np
 from PIL import Image
 
 from unet_jax.augment import Normalisation, normalise
-from unet_jax.bands import resize_bands
 from unet_jax.datasets.files import quiet
 from unet_jax.models import UNet, build_model
-from unet_jax.picture import Picture, Size, open_picture
-from unet_jax.predict_config import PredictConfig
-from unet_jax.regions import remove_small_regions
-from unet_jax.tiles import pad_to, tiled_bands
+from unet_jax.prediction.bands import resize_bands
+from unet_jax.prediction.picture import Picture, Size, open_picture
+from unet_jax.prediction.predict_config import PredictConfig
+from unet_jax.prediction.regions import remove_small_regions
+from unet_jax.prediction.tiles import pad_to, tiled_bands
 from unet_jax.trained import load_trained
 from unet_jax.visualize import overlay
 from unet_jax.weights import Colour, Trained

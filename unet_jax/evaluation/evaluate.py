@@ -20,14 +20,14 @@ from unet_jax.cli import INTERRUPTED, fail, mistakes
 from unet_jax.config import DataConfig, load
 from unet_jax.datasets.files import quiet
 from unet_jax.datasets.memory import keep_freed_memory
-from unet_jax.evaluate_options import EvaluateOptions, data_settings
-from unet_jax.evaluation import evaluate_network
-from unet_jax.evaluation_report import SCORES, SIZES, Evaluated, Report, shown
-from unet_jax.measured import measure
-from unet_jax.predict_config import PredictConfig
-from unet_jax.predictor import Predictor
+from unet_jax.evaluation.evaluate_options import EvaluateOptions, data_settings
+from unet_jax.evaluation.evaluation import evaluate_network
+from unet_jax.evaluation.evaluation_report import SCORES, SIZES, Evaluated, Report, shown
+from unet_jax.evaluation.measured import measure
+from unet_jax.evaluation.samples import Samples, samples_of_run, samples_of_set, with_places
+from unet_jax.prediction.predict_config import PredictConfig
+from unet_jax.prediction.predictor import Predictor
 from unet_jax.run import PACKAGES
-from unet_jax.samples import Samples, samples_of_run, samples_of_set, with_places
 from unet_jax.trained import load_trained
 from unet_jax.versions import versions
 from unet_jax.weights import Trained

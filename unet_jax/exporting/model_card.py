@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import jax
 import yaml
 
-from unet_jax.artefact import Format, Size
-from unet_jax.licences import LICENCES, UNKNOWN
-from unet_jax.verification import Difference
+from unet_jax.exporting.artefact import Format, Size
+from unet_jax.exporting.licences import LICENCES, UNKNOWN
+from unet_jax.exporting.verification import Difference
 from unet_jax.weights import Trained
 
 CARD = "MODEL_CARD.md"

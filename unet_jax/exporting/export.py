@@ -8,14 +8,14 @@ from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import NoReturn
 
-from unet_jax.artefact import Format, Size
 from unet_jax.cli import INTERRUPTED, mistakes
 from unet_jax.draft import draft
-from unet_jax.export_options import ExportOptions
-from unet_jax.model_card import CARD, Exported, model_card
-from unet_jax.provenance import provenance
+from unet_jax.exporting.artefact import Format, Size
+from unet_jax.exporting.export_options import ExportOptions
+from unet_jax.exporting.model_card import CARD, Exported, model_card
+from unet_jax.exporting.provenance import provenance
+from unet_jax.exporting.verification import Different, Reference, compare, refer
 from unet_jax.trained import load_trained
-from unet_jax.verification import Different, Reference, compare, refer
 from unet_jax.versions import versions
 from unet_jax.weights import Trained
 

@@ -7,9 +7,9 @@ import numpy as np
 
 from unet_jax.batch import IGNORED
 from unet_jax.boundary import count_boundaries
-from unet_jax.calibration import Calibration, calibration_of, nothing
+from unet_jax.evaluation.calibration import Calibration, calibration_of, nothing
 from unet_jax.metrics import boundary_rates, boundary_tolerance, rates
-from unet_jax.predictor import most_probable
+from unet_jax.prediction.predictor import most_probable
 
 
 class Counted(NamedTuple):

@@ -10,7 +10,7 @@ from typing import Annotated
 import tyro
 
 from unet_jax.cli import fail, mistakes
-from unet_jax.predict_config import PredictConfig
+from unet_jax.prediction.predict_config import PredictConfig
 
 KINDS = ("mask", "binary", "probabilities", "probabilities16", "overlay", "panel")
 

@@ -1,0 +1,1 @@
+"""What `scripts/predict.py` does, and `unet_jax.load`."""
