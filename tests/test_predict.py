@@ -23,6 +23,7 @@ from unet_jax.prediction.ahead import ahead
 from unet_jax.prediction.inputs import find_inputs
 from unet_jax.prediction.predict import predict
 from unet_jax.prediction.predict_options import parse_predict
+from unet_jax.prediction.predictor import Predictor
 from unet_jax.prediction.run_length import decode_runs
 
 ROOT = Path(__file__).parents[1]
@@ -152,9 +153,7 @@ def test_batches_have_one_size_whatever_is_left_over(
 ):
     shapes, run = [], Predictor.run
 
-    def spy(
-        self: unet_jax.prediction.predict.Predictor, images: np.ndarray, flips: str
-    ) -> np.ndarray:
+    def spy(self: Predictor, images: np.ndarray, flips: str) -> np.ndarray:
         shapes.append(images.shape)
         return run(self, images, flips)
 

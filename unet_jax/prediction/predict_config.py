@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 from tyro.constructors import PrimitiveConstructorSpec
 
-from unet_jax.config import Count, settings
+from unet_jax.config.settings import Count, settings
 
 Pixels = tuple[int, int]
 
