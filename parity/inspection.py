@@ -102,11 +102,12 @@ def inspect(options: Options, console: Console) -> bool:
     }
     write_json(rows, facts, options.out / "report.json")
     _print(console, rows, trained, mutations)
-    said = verdict(first)
+    said = verdict(first) if rows else "every fault was named"
     if survivors:
-        said += f"; {survivors} of {len(mutations)} planted faults were not named"
+        missed = f"{survivors} of {len(mutations)} planted faults were not named"
+        said = f"{said}; {missed}" if rows else missed
     colour = "bold green" if passed else "bold red"
-    count = f"{len(rows):,} comparisons; see {options.out}"
+    count = f"{len(rows):,} comparisons, {len(mutations)} faults; see {options.out}"
     console.print(f"[{colour}]{said}[/]; {count}", soft_wrap=True)
     if opinion is not None:
         console.print(f"third opinion, {opinion}", soft_wrap=True)
