@@ -107,8 +107,9 @@ def inspect(options: Options, console: Console) -> bool:
         missed = f"{survivors} of {len(mutations)} planted faults were not named"
         said = f"{said}; {missed}" if rows else missed
     colour = "bold green" if passed else "bold red"
-    count = f"{len(rows):,} comparisons, {len(mutations)} faults; see {options.out}"
-    console.print(f"[{colour}]{said}[/]; {count}", soft_wrap=True)
+    count = f"{len(rows):,} comparisons"
+    count += f", {len(mutations)} planted faults" if mutations else ""
+    console.print(f"[{colour}]{said}[/]; {count}; see {options.out}", soft_wrap=True)
     if opinion is not None:
         console.print(f"third opinion, {opinion}", soft_wrap=True)
     return passed
