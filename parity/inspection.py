@@ -104,12 +104,14 @@ def inspect(options: Options, console: Console) -> bool:
     write_json(rows, facts, options.out / "report.json")
     write_page(options.out)
     _print(console, rows, trained, mutations)
-    said = verdict(first)
+    said = verdict(first) if rows else "every fault was named"
     if survivors:
-        said += f"; {survivors} of {len(mutations)} planted faults were not named"
+        missed = f"{survivors} of {len(mutations)} planted faults were not named"
+        said = f"{said}; {missed}" if rows else missed
     colour = "bold green" if passed else "bold red"
-    count = f"{len(rows):,} comparisons; see {options.out}"
-    console.print(f"[{colour}]{said}[/]; {count}", soft_wrap=True)
+    count = f"{len(rows):,} comparisons"
+    count += f", {len(mutations)} planted faults" if mutations else ""
+    console.print(f"[{colour}]{said}[/]; {count}; see {options.out}", soft_wrap=True)
     if opinion is not None:
         console.print(f"third opinion, {opinion}", soft_wrap=True)
     return passed

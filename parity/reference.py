@@ -1,5 +1,6 @@
 """Both networks a third time, in NumPy alone: says which framework is wrong where they differ."""
 
+import copy
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -210,8 +211,10 @@ def third_opinion(
         return f"{where}: the weights themselves differ, before any arithmetic"
     if first.precision != "float64":
         return f"{where}: in float64 the two agree, so it is precision and not the arithmetic"
-    twin = make_torch(case, seed) if model is None else model
-    state, batch = torch_state(twin), make_batch(case, seed)
+    twin = make_torch(case, seed) if model is None else copy.deepcopy(model)
+    # Copies, for running it changes its statistics.
+    state = {name: value.copy() for name, value in torch_state(twin).items()}
+    batch = make_batch(case, seed)
     variables = to_flax(state, twin)
     if change is not None:
         change(variables)

@@ -76,7 +76,8 @@ def test_a_trained_network_and_a_picture_are_compared(
     assert np.array_equal(ours, theirs)
     printed = console.export_text()
     assert "every tensor agrees" in printed
-    assert max(map(len, printed.splitlines())) <= 80
+    *tables, _ = printed.splitlines()  # A long path is not broken, to be copied whole.
+    assert max(map(len, tables)) <= 80
 
 
 def test_a_changed_weight_turns_it_red(weights: Path, tmp_path: Path, x64: None):

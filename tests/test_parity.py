@@ -213,7 +213,7 @@ def test_report_says_what_failed(tmp_path) -> None:
     console = Console(width=80, record=True, file=(tmp_path / "table").open("w"))
     for each in (table(rows), component_table(component), mutation_table([survivor])):
         console.print(each)
-    text = console.export_text()
+    text = " ".join(console.export_text().split())  # Titles of narrow tables have two lines.
     assert "✗ 2e-03" in text
     assert "✗ 1e+09" in text
     assert "0 of 1 seen and named, 0%" in text
