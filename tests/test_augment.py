@@ -415,7 +415,7 @@ def settings_of(
 ) -> list[dict[str, Any]]:
     """What each draw's map is made of, and its colour factors."""
     monkeypatch.setattr(draws, "affine", lambda size, native, **settings: settings)
-    drawn = draw_many(config, MANY, **changes)
+    drawn = draw_many(config, **{"count": MANY, **changes})
     monkeypatch.undo()
     return [
         {**settings, "right": settings["shift"][0], "down": settings["shift"][1]}  # type: ignore
