@@ -154,13 +154,15 @@ def strictest(report: Report) -> str:
 def numbers(report: Report) -> list[tuple[str, str]]:
     """The report's main numbers, each with what it is."""
     rows = report["rows"]
-    found = [(f"{len(rows):,}", "tensors compared")]
+    found = [(f"{len(rows):,}", "comparisons")]
     failed = sum(not row["passed"] for row in rows)
     found += [(f"{failed:,}", "of them beyond their limit")] * bool(failed)
-    for name in distinct(rows, "precision"):
-        nearest = worst(row for row in rows if row["precision"] == name and number(row["limit"]))
+    # Not of components: some have errors of other kinds, such as a weight by its bound.
+    tensors = networks(report)
+    for name in distinct(tensors, "precision"):
+        nearest = worst(row for row in tensors if row["precision"] == name and number(row["limit"]))
         if nearest is not None:
-            allowed = f"worst in {name}; limit {size(number(nearest['limit']))}"
+            allowed = f"worst of the networks in {name}; limit {size(number(nearest['limit']))}"
             found.append((size(number(nearest["error"])), allowed))
     for name, gap in report.get("loss_gaps", {}).items():
         found.append((size(number(gap)), f"between the losses of both, training in {name}"))
