@@ -401,7 +401,7 @@ def test_what_is_no_trained_network_is_refused_by_name(tmp_path: Path):
     (tmp_path / "model.safetensors").write_bytes(b"PK")
     refused(tmp_path / "model.safetensors", "not a safetensors file, or damaged")
     run = empty(tmp_path / "run", config_yaml=dump(CONFIG))
-    refused(run, r"no classes\.json.*python scripts/train_jax.py --resume --workdir")
+    refused(run, r"no classes\.json.*run again with --resume --workdir")
     empty(run, classes_json="{}")
     refused(run, r"classes\.json: damaged")
     empty(run, classes_json=json.dumps({"classes": NAMES[:2], "palette": COLOURS[:2]}))
