@@ -15,7 +15,8 @@ def test_what_comes_true_as_often_as_it_says_has_no_error():
     """Of 90,000 pixels of each probability, that share is foreground, exactly."""
     p = np.array([0.1, 0.3, 0.5, 0.7, 0.9], np.float32)
     band = np.repeat(p, 90_000)[:, None]
-    mask = (np.tile(np.arange(90_000), 5) < 90_000 * np.repeat(p, 90_000)).astype(np.uint8)
+    mask = np.concatenate([np.arange(90_000) < round(90_000 * share) for share in p.tolist()])
+    mask = mask.astype(np.uint8)
     found = calibration_of(band, mask, 2)
     assert found.error < 1e-6  # float32 has 0.1 to 1e-8.
     # Each pixel's variance.
