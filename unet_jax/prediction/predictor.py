@@ -185,9 +185,13 @@ class Predictor:
         if min(height, width) < self.smallest:
             sides = self.smallest, self.smallest
             images = np.stack([pad_to(image, sides, self._fill) for image in images])
-        total = sum(np.flip(self.network(np.flip(images, axes)), axes) for axes in FLIPS[flips])
-        assert isinstance(total, np.ndarray)
-        return (total / len(FLIPS[flips]))[:, :height, :width]
+        seen = (np.flip(self.network(np.flip(images, axes)), axes) for axes in FLIPS[flips])
+        total = next(seen)
+        for more in seen:
+            total = total + more
+        if flips != "none":  # One alone may be too large to be copied.
+            total = total / len(FLIPS[flips])
+        return total[:, :height, :width]
 
     @cached_property
     def network(self) -> Callable[[np.ndarray], np.ndarray]:
