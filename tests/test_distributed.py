@@ -108,8 +108,9 @@ def test_what_two_train_one_goes_on_with_when_one_of_them_is_killed(
     assert resumed.returncode == 0, errors
     assert "Going on after step" in output
     assert_same(records(workdir), alone)
-    # What both had done is not done again: but for an epoch that was not saved yet.
-    assert records(workdir)[: len(before) - 1] == before[:-1]
+    # What both had done is not done again, but for the last epoch, which was not saved yet, and the
+    # one before, whose state may still have been on its way to the disk.
+    assert records(workdir)[: len(before) - 2] == before[:-2]
 
 
 def test_a_signal_to_one_stops_both_after_the_same_step(shared: Path, tmp_path: Path):

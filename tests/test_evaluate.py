@@ -16,6 +16,7 @@ from PIL import Image
 from predicting import write_trained
 
 import unet_jax.evaluation.evaluate
+import unet_jax.evaluation.evaluation
 from parity.torch_predictor import TorchPredictor, read_torch
 from unet_jax.config import Config
 from unet_jax.datasets.files import opened
@@ -204,7 +205,7 @@ def test_worst_samples_are_those_with_the_lowest_scores(
     assert [entry["score"] for entry in every] == sorted(entry["score"] for entry in every)
     names = json.loads((run / "split.json").read_text())["validation"]
     assert sorted(entry["name"] for entry in every) == sorted(names)
-    monkeypatch.setattr(unet_jax.evaluation, "WORST", 2)
+    monkeypatch.setattr(unet_jax.evaluation.evaluation, "WORST", 2)
     assert command("--run", run, "--out", tmp_path / "two") == 0
     assert results(tmp_path / "two")["networks"][0]["worst"] == every[:2]
     shown = sorted(path.name for path in (tmp_path / "two/worst").iterdir())

@@ -9,6 +9,7 @@ import json
 import logging
 import re
 import shutil
+import time
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -173,9 +174,13 @@ class Checkpoints:
 
     def _sweep(self) -> None:
         """Removes what was half-written when a process was killed or the disk was full."""
-        if jax.process_index() == 0:
-            for path in self.folder.glob("*.orbax-checkpoint-tmp"):
+        for _ in range(20):  # Threads of a save that failed may still be writing into it.
+            left = [*self.folder.glob("*.orbax-checkpoint-tmp")]
+            if jax.process_index() or not left:
+                return
+            for path in left:
                 shutil.rmtree(path, ignore_errors=True)
+            time.sleep(0.05)
 
     def _failure(self, new: Saved, size: int, error: Exception) -> CheckpointError:
         message = f"{self.folder}: checkpoint {new.name} could not be written: {_line(error)}"
