@@ -34,9 +34,9 @@ def flax_variables(model: nn.Module, size: tuple[int, int] = (16, 16), in_channe
     return jax.eval_shape(model.init, jax.random.key(0), images)
 
 
-def flax_shapes(model: nn.Module, in_channels: int = 3) -> Shapes:
+def flax_shapes(model: nn.Module, size: tuple[int, int] = (16, 16), in_channels: int = 3) -> Shapes:
     """Shape of every variable, by collection/path/name."""
-    leaves: dict[str, Any] = flatten_dict(flax_variables(model, in_channels=in_channels), sep="/")
+    leaves: dict[str, Any] = flatten_dict(flax_variables(model, size, in_channels), sep="/")
     return {path: leaf.shape for path, leaf in leaves.items()}
 
 
@@ -138,7 +138,8 @@ def test_plain_has_the_published_parameter_count(num_classes, upsample, publishe
 def test_the_twin_of_a_preset_has_as_many_parameters(preset):
     config = load(preset).model
     twin = torch_model(config.architecture, num_classes=3, **config.arguments())
-    assert count(flax_shapes(unet_jax.models.build_model(config, 3))) == torch_count(twin)
+    model = unet_jax.models.build_model(config, 3)
+    assert count(flax_shapes(model, size=(64, 64))) == torch_count(twin)
 
 
 @pytest.mark.parametrize("in_channels", [1, 4])
