@@ -6,7 +6,7 @@ import sys
 import tyro
 
 from parity.options import Options
-from unet_jax.cli import mistakes
+from unet_jax.cli import INTERRUPTED, mistakes
 
 
 def main() -> int:
@@ -15,17 +15,22 @@ def main() -> int:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     with mistakes():
         options.check()
-        import jax
+    import jax
+    from rich.console import Console
 
-        from parity.device import use_device
+    from parity.device import use_device
+    from parity.inspection import inspect
+    from parity.subject import subjects
 
-        jax.config.update("jax_enable_x64", True)
+    jax.config.update("jax_enable_x64", True)
+    with mistakes():
         use_device(options.device)
-        from rich.console import Console
-
-        from parity.inspection import inspect
-
-        return 0 if inspect(options, Console()) else 1
+        given = [] if options.mutations else subjects(options)
+        options.out.mkdir(parents=True, exist_ok=True)
+    try:
+        return 0 if inspect(options, given, Console()) else 1
+    except KeyboardInterrupt:
+        return INTERRUPTED
 
 
 if __name__ == "__main__":

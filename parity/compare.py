@@ -338,6 +338,6 @@ def scale_entry(variables: Variables, name: str, factor: float) -> None:
     """
     flat: dict[str, Any] = flatten_dict(variables["params"], sep="/")
     if name not in flat:
-        raise ValueError(f"there is no parameter {name!r}; there are {', '.join(flat)}")
+        raise ValueError(f"there is no parameter {name!r}; the network has {', '.join(flat)}")
     array = np.ravel(flat[name])  # A view: the arrays are contiguous.
     array[np.argmax(np.abs(array))] *= factor

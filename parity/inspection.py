@@ -30,6 +30,7 @@ from parity.recipes import compare_recipe
 from parity.reduced import reduce
 from parity.reference import third_opinion
 from parity.report import (
+    STAGES,
     component_table,
     mutation_table,
     of_networks,
@@ -39,7 +40,7 @@ from parity.report import (
     write_json,
 )
 from parity.row import Row, first_divergence
-from parity.subject import Subject, subjects
+from parity.subject import Subject
 from parity.trajectory import Trajectory, judge, plot, summary, trajectories
 from unet_jax.config import AugmentConfig, Config, load, presets
 
@@ -56,19 +57,21 @@ AUGMENT = AugmentConfig(
 
 
 @arithmetic("float32")
-def inspect(options: Options, console: Console) -> bool:
+def inspect(options: Options, given: Sequence[Subject], console: Console) -> bool:
     """Compares, prints tables, writes the folder; returns whether the two are the same model.
 
+    Args:
+      options: What is compared.
+      given: The networks, as `parity.subject.subjects` gives them for these options.
+      console: To talk to the user.
+
     Raises:
-      ValueError: An option, a preset or a file cannot be used.
-      OSError: A file cannot be read or written.
+      OSError: A file cannot be written.
     """
     begun = time.monotonic()
-    given = [] if options.mutations else subjects(options)
     change = None
     if options.break_weight is not None:
         change = partial(scale_entry, name=options.break_weight, factor=1.01)
-    options.out.mkdir(parents=True, exist_ok=True)
     alone = any((options.preset, options.weights, options.break_weight, options.mutations))
 
     tasks = [_network(subject, options, change, alone) for subject in given]
@@ -89,8 +92,7 @@ def inspect(options: Options, console: Console) -> bool:
     first = first_divergence(rows)
     survivors = sum(not mutation["killed"] for mutation in mutations)
     passed = first is None and not survivors
-    opinion = _opinion(first, given, change)
-    facts = {
+    facts: dict[str, Any] = {
         "passed": passed,
         "level": options.level,
         "command": shlex.join(["python", "-m", "parity", *sys.argv[1:]]),
@@ -99,9 +101,11 @@ def inspect(options: Options, console: Console) -> bool:
         "losses": summary(trained) if trained else {},
         "mutations": mutations,
         "pictures": _pictures(options, given, trained),
-        "third_opinion": opinion,
     }
+    # First, for what comes after runs the network that is wrong.
     write_json(rows, facts, options.out / "report.json")
+    opinion = _opinion(first, given, change)
+    write_json(rows, facts | {"third_opinion": opinion}, options.out / "report.json")
     write_page(options.out)
     _print(console, rows, trained, mutations)
     said = verdict(first) if rows else "every fault was named"
@@ -231,7 +235,7 @@ def _print(
     mutations: Sequence[Mapping[str, Any]],
 ) -> None:
     networks = of_networks(rows)
-    others = [row for row in rows if row not in set(networks)]
+    others = [row for row in rows if row.stage not in STAGES]
     if networks:
         console.print(table(networks))
     if any(row.ulps is not None for row in rows):

@@ -235,7 +235,10 @@ def third_opinion(
         truth = np.asarray(mean_loss(run(state).outputs["logits"], batch))
     elif first.stage == "statistics":
         paths = {"/".join(p.path[1:]): p.torch_name for p in places(twin)}
-        truth = run(state).statistics[paths[first.name]]
+        known = run(state).statistics
+        if paths[first.name] not in known:
+            return f"{where}: a counter, which the reference does not keep"
+        truth = known[paths[first.name]]
     else:
         truth = run(state, first.stage == "train").outputs[first.name]
     a, b = (relative_error(side[quantity], truth) for side in (ours, theirs))

@@ -1,6 +1,7 @@
 """What was compared, as tables for people and as JSON for machines."""
 
 import json
+import math
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
@@ -13,6 +14,7 @@ from rich.table import Table
 
 from parity.device import torch_device
 from parity.row import Row, first_divergence
+from unet_jax.draft import draft
 
 STAGES = ("parameters", "eval", "train", "statistics", "loss", "gradients")
 """Of networks; every other stage is a component's."""
@@ -154,9 +156,19 @@ def write_json(rows: Sequence[Row], extra: Mapping[str, Any], path: Path) -> Non
         **extra,
         "rows": [_as_json(row) for row in rows],
     }
-    path.write_text(json.dumps(report, indent=1))
+    with draft(path) as part:
+        part.write_text(json.dumps(_finite(report), indent=1, allow_nan=False))
 
 
 def _as_json(row: Row) -> dict[str, Any]:
     fields = {name: value for name, value in row._asdict().items() if value is not None}
     return fields | {"passed": row.passed}
+
+
+def _finite(tree: Any) -> Any:
+    """The tree with None for what is infinite or no number: JSON has neither."""
+    if isinstance(tree, Mapping):
+        return {name: _finite(value) for name, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [_finite(value) for value in tree]
+    return None if isinstance(tree, float) and not math.isfinite(tree) else tree

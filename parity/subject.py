@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from parity.cases import CASES, Case
-from parity.compare import make_torch
-from parity.convert import to_torch
+from parity.compare import make_torch, scale_entry, torch_state
+from parity.convert import to_flax, to_torch
 from parity.options import Options
 from parity.pictures import picture_batch, read_image
 from unet_jax.batch import Batch
@@ -41,7 +41,7 @@ def subjects(options: Options) -> list[Subject]:
     """What the options ask for; a picture goes to the first.
 
     Raises:
-      ValueError: A preset, file or picture cannot be used.
+      ValueError: A preset, file or picture cannot be used, or there is no weight to break.
       OSError: A file cannot be read.
     """
     if options.weights is not None:
@@ -55,6 +55,8 @@ def subjects(options: Options) -> list[Subject]:
         found = [Subject(case, voc_palette(max(case.num_classes, 2))) for case in CASES]
     if options.break_weight is not None:
         found = found[:1]
+        model = found[0].model or make_torch(found[0].case)
+        scale_entry(to_flax(torch_state(model), model), options.break_weight, 1.0)
     if options.image is not None:
         batch = picture_batch(found[0].case, read_image(options.image, found[0].case.size))
         found[0] = found[0]._replace(extra=(batch,))

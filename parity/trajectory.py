@@ -8,7 +8,7 @@ its own variants are from it. JAX must be in that band.
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from itertools import chain, count, islice
+from itertools import chain, count, islice, product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,8 +28,8 @@ FLOAT64 = 1e-10
 """Relative, of all parameters together and of each step's loss: Adam divides by gradients that are
 rounding noise where they are nearly 0, so trajectories part faster than single steps do."""
 BAND = 2.0
-"""How far JAX may be from the float64 path, as a multiple of PyTorch's farthest variant: seven
-draws of a distance that varies by half of itself seldom reach what an eighth would."""
+"""How far JAX may be from the float64 path, as a multiple of PyTorch's farthest training: nine
+draws of a distance that varies by half of itself seldom reach half of what a tenth would."""
 EVERY = 10
 """Steps between two looks at parameters; losses are taken together over as many, because one alone
 may be right by chance."""
@@ -111,35 +111,32 @@ def train_variants(
 ) -> dict[str, Training]:
     """PyTorch's training again and again, each time adding up in another order.
 
-    The images of each batch change places (three times), or are summed as two micro-batches where
-    no batch norm mixes them, or lie in memory by channels, which other kernels serve, or two
-    threads share the work. On paper none of these changes anything.
+    All combinations of: the batch whole, or summed as two micro-batches where no batch norm mixes
+    its images; channels last in memory or first, which other kernels serve; one thread or two. In
+    each the images of a batch have a random order of their own. On paper none of this changes
+    anything.
 
     Args:
       config: As `train_both` has it; in float32, or what the config says.
       batches: The same for all.
       classes: Names of the classes in the masks.
     """
-    train, size = config.train, len(batches[0].valid)
-
-    def run(order: Callable[[Batch], Batch] = lambda batch: batch, **changes: Any) -> Training:
-        once = dataclasses.replace(config, train=dataclasses.replace(train, epochs=1, **changes))
-        return _train_twin(_make_twin(once, classes, len(batches)), batches, order)
-
-    variants = {}
-    for seed in range(1, 4):
-        places = np.random.default_rng(seed).permutation(size)
-        variants[f"images in order {places.tolist()}"] = run(partial(_reorder, places))
-    if config.model.norm != "batch" and train.accumulate == 1:
-        variants["two micro-batches"] = run(accumulate=2)
-    once = dataclasses.replace(config, train=dataclasses.replace(train, epochs=1))
-    twin = _make_twin(once, classes, len(batches))
-    twin.model.to(memory_format=torch.contiguous_format)
-    variants["channels first in memory"] = _train_twin(twin, batches)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1 if threads > 1 else 2)
+    train, rng = config.train, np.random.default_rng(0)
+    divisible = config.model.norm != "batch" and train.accumulate == 1
+    parts = (1, 2) if divisible else (train.accumulate,)
+    layouts = (torch.channels_last, torch.contiguous_format)
+    variants, threads = {}, torch.get_num_threads()
     try:
-        variants[f"{torch.get_num_threads()} threads"] = run()
+        for accumulate, layout, used in product(parts, layouts, (1, 2)):
+            settings = dataclasses.replace(train, epochs=1, accumulate=accumulate)
+            once = dataclasses.replace(config, train=settings)
+            twin = _make_twin(once, classes, len(batches))
+            twin.model.to(memory_format=layout)
+            torch.set_num_threads(used)
+            places = rng.permutation(len(batches[0].valid))
+            memory = str(layout).removeprefix("torch.")
+            name = f"order {places.tolist()}, micro-batches {accumulate}, {memory}, threads {used}"
+            variants[name] = _train_twin(twin, batches, partial(_reorder, places))
     finally:
         torch.set_num_threads(threads)
     return variants

@@ -387,6 +387,8 @@ def prefixed(prefix: str) -> Callable[[dict], dict]:
         lambda state: {"state_dict": prefixed("module.")(state), "epoch": 3},
         lambda state: {"model_state_dict": state, "optimizer_state_dict": {"state": {}}},
         lambda state: {"epoch": 1, "model": state, "loss": 0.5},
+        lambda state: {"model": state, "ema": 0.999},
+        lambda state: {"state_dict": state, "ema": {name: 2 * x for name, x in state.items()}},
     ],
 )
 @pytest.mark.parametrize("form", ["zip", "legacy", "safetensors"])

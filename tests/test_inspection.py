@@ -17,6 +17,7 @@ from parity.options import Options
 from parity.recipes import compare_recipe
 from parity.reduced import reduce
 from parity.row import first_divergence
+from parity.subject import subjects
 from parity.trajectory import EVERY, FLOAT64, Training, Trajectory, judge, plot, summary
 from unet_jax.config import ModelConfig, load, presets
 from unet_jax.models import build_model
@@ -55,7 +56,9 @@ def test_a_trained_network_and_a_picture_are_compared(
 ):
     out = tmp_path / "report"
     console = Console(width=80, record=True, file=(tmp_path / "printed").open("w"))
-    assert inspect(Options(weights=weights, image=picture, out=out), console)
+    options = Options(weights=weights, image=picture, out=out)
+    out.mkdir()
+    assert inspect(options, subjects(options), console)
     report = json.loads((out / "report.json").read_text())
     assert report["passed"]
     assert report["level"] == "quick"
@@ -85,7 +88,8 @@ def test_a_changed_weight_turns_it_red(weights: Path, tmp_path: Path, x64: None)
         weights=weights, out=tmp_path / "report", break_weight="encoder_0/conv_1/kernel"
     )
     console = Console(width=100, record=True, file=(tmp_path / "printed").open("w"))
-    assert not inspect(options, console)
+    options.out.mkdir()
+    assert not inspect(options, subjects(options), console)
     report = json.loads((tmp_path / "report" / "report.json").read_text())
     assert report["first_divergence"]["name"] == "params/encoder_0/conv_1/kernel"
     assert "the weights themselves differ" in report["third_opinion"]
@@ -110,6 +114,7 @@ def test_options_that_do_not_go_together_are_refused(options: dict[str, Any], me
     [
         (["--device", "gpu"], "--device gpu: JAX and PyTorch found no CUDA GPU here"),
         (["--weights", "none.safetensors"], "none.safetensors"),
+        (["--break-weight", "conv"], "there is no parameter 'conv'; the network has "),
     ],
 )
 def test_what_is_not_there_is_said_in_one_line(flags: list[str], message: str, tmp_path: Path):

@@ -22,7 +22,8 @@ from parity.compare import (
     torch_state,
 )
 from parity.convert import ConversionError, to_flax, to_torch
-from parity.mutations import MUTATIONS, PLAIN, RESIDUAL, Mutation, inject
+from parity.mutations import MUTATIONS, Mutation, inject
+from parity.mutations.networks import PLAIN, RESIDUAL
 from parity.reference import Reference, mean_loss, normalised, third_opinion
 from parity.report import component_table, mutation_table, table, verdict, write_json
 from parity.row import Row, first_divergence, relative_error, ulps
@@ -78,6 +79,19 @@ def test_a_fault_that_is_not_seen_survives() -> None:
     mutation = Mutation("none", "none", ("eval", "conv_in"), lambda: [], nullcontext)
     assert not inject(mutation).killed
     assert inject(mutation).as_json()["named"] == "nothing"
+
+
+def test_a_fault_is_not_seen_by_a_comparison_that_is_red_without_it() -> None:
+    red = [Row("case", "float64", "eval", "conv_in", 1.0, 0.0)]
+    outcome = inject(Mutation("none", "none", ("eval", "conv_in"), lambda: red, nullcontext))
+    assert not outcome.killed
+    assert outcome.as_json()["named"] == "red without the fault"
+
+
+def test_a_counter_that_differs_has_no_third_opinion() -> None:
+    name = "encoder_0/norm_1/num_batches_tracked"
+    said = third_opinion(PLAIN, Row("plain", "float64", "statistics", name, 1.0, 0.0))
+    assert said == f"statistics at {name}: a counter, which the reference does not keep"
 
 
 @pytest.mark.parametrize(
@@ -202,16 +216,20 @@ def test_report_says_what_failed(tmp_path) -> None:
     rows = [
         Row("c", "float64", "eval", "conv_in", 1e-15, 1e-12),
         Row("c", "float64", "eval", "encoder_0", 2e-3, 1e-12),
+        Row("c", "float64", "eval", "conv_out", float("inf"), 1e-12),
     ]
     write_json(rows, {"passed": False}, tmp_path / "report.json")
-    report = json.loads((tmp_path / "report.json").read_text())
+    text = (tmp_path / "report.json").read_text()
+    assert "Infinity" not in text  # Which is no JSON.
+    report = json.loads(text)
+    assert report["rows"][-1]["error"] is None
     assert not report["passed"]
     assert report["first_divergence"]["name"] == "encoder_0"
-    assert [row["passed"] for row in report["rows"]] == [True, False]
+    assert [row["passed"] for row in report["rows"]] == [True, False, False]
     component = [Row("losses", "float64", "loss: dice", "value", 1e-3, 1e-12)]
     survivor = {"name": "f", "component": "c", "killed": False, "named": "nothing", "expected": "x"}
     console = Console(width=80, record=True, file=(tmp_path / "table").open("w"))
-    for each in (table(rows), component_table(component), mutation_table([survivor])):
+    for each in (table(rows[:2]), component_table(component), mutation_table([survivor])):
         console.print(each)
     text = " ".join(console.export_text().split())  # Titles of narrow tables have two lines.
     assert "✗ 2e-03" in text

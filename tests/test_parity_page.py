@@ -206,6 +206,15 @@ def test_errors_that_are_no_numbers_fail_and_are_drawn(error: float | None, tmp_
     assert "#d6302b" in source[source.index("<svg") :]  # The red ×.
 
 
+def test_what_fails_by_its_ulps_is_reported_by_them():
+    row = make_row("case 0", "float32", "eval", "encoder_0", ulps=9.0, ulps_limit=6.0)
+    report = make_report([*make_rows(1), row | {"passed": False}])
+    text = Page(page(report, {})).text
+    assert "ULPs 9e0, where 6e0 is allowed" in text
+    assert "ULPs 9e0, limit 6e0" in markdown(report).replace("\\", "")
+    assert "✗ ULPs 150 %" in {cell for row in Page(page(report, {})).rows for cell in row}
+
+
 @pytest.mark.parametrize(
     ("error", "limit", "expected"),
     [(0.0, 0.0, 0.0), (1e-20, 0.0, math.inf), (0.5, 2.0, 0.25), (math.nan, 1.0, math.inf)],

@@ -5,7 +5,7 @@ A report is what report.json holds. All but `rows` and `passed` may be missing f
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 Report = Mapping[str, Any]
 Entry = Mapping[str, Any]
@@ -49,12 +49,38 @@ def number(value: Any) -> float:
     return math.inf if math.isnan(result) else result
 
 
+class Measure(NamedTuple):
+    """What a row is judged by.
+
+    Attributes:
+      kind: What is measured.
+      value: The measure; at most `limit` if the row passes.
+      limit: The largest that does.
+    """
+
+    kind: str
+    value: float
+    limit: float
+
+    @property
+    def share(self) -> float:
+        """The value as a part of its limit."""
+        if not self.limit:
+            return math.inf if self.value else 0.0
+        return self.value / self.limit if math.isfinite(self.value) else math.inf
+
+
+def measure(row: Entry) -> Measure:
+    """Of a row's error and its ULPs, what is nearer to its limit or farther beyond it."""
+    found = [Measure("relative error", number(row["error"]), number(row["limit"]))]
+    if row.get("ulps_limit") is not None:
+        found.append(Measure("ULPs", number(row["ulps"]), number(row["ulps_limit"])))
+    return max(found, key=lambda each: each.share)
+
+
 def share(row: Entry) -> float:
-    """The error as a part of its limit: at most 1 if it passes."""
-    error, limit = number(row["error"]), number(row["limit"])
-    if not limit:
-        return math.inf if error else 0.0
-    return error / limit if math.isfinite(error) else math.inf
+    """How much of its limit a row uses up: at most 1 if it passes."""
+    return measure(row).share
 
 
 def worst(rows: Iterable[Entry]) -> Entry | None:

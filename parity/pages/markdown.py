@@ -14,6 +14,7 @@ from parity.pages.findings import (
     grouped,
     headline,
     lead,
+    measure,
     networks,
     number,
     numbers,
@@ -38,11 +39,12 @@ def markdown(report: Report) -> str:
         *map(plain, other_failures(report)),
     ]
     if first := report.get("first_divergence"):
+        found = measure(first)
         parts += [
             "## What differs first",
             f"{code(first['name'])} ({plain(first['case'])}, {plain(first['precision'])}, "
-            f"{plain(first['stage'])}): relative error {size(number(first['error']))}, limit "
-            f"{size(number(first['limit']))}. {plain(advice(report))}",
+            f"{plain(first['stage'])}): {found.kind} {size(found.value)}, limit "
+            f"{size(found.limit)}. {plain(advice(report))}",
         ]
     parts.append(
         table(("what", "number"), [(plain(what), value) for value, what in numbers(report)])
@@ -95,7 +97,8 @@ def _cell(rows: Sequence[Any]) -> str:
     if row is None:
         return "–"
     error = number(row["error"])
-    text = "exact" if error == 0 else f"{size(error)} ({percent(share(row))})"
+    kind = "" if measure(row).kind == "relative error" else " in ULPs"
+    text = "exact" if error == 0 else f"{size(error)} ({percent(share(row))}{kind})"
     return text if row["passed"] else f"**✗ {text}**"
 
 

@@ -17,8 +17,8 @@ from parity.pages.findings import (
     grouped,
     headline,
     lead,
+    measure,
     networks,
-    number,
     numbers,
     other_failures,
     percent,
@@ -111,12 +111,13 @@ def _first(report: Report) -> str:
     command = report.get("command")
     again = f"<p>To compare again:</p><pre>{escape(str(command))}</pre>" if command else ""
     stage = STAGES.get(first["stage"], str(first["stage"]))
+    found = measure(first)
     return (
         '<section class="first"><h2>What differs first</h2>'
         f"<p><b><code>{escape(first['name'])}</code></b>, {escape(stage)}, "
         f"in the configuration “{escape(first['case'])}”, computed in "
-        f"{escape(first['precision'])}: relative error <b>{size(number(first['error']))}</b>, "
-        f"where {size(number(first['limit']))} is allowed.</p>"
+        f"{escape(first['precision'])}: {found.kind} <b>{size(found.value)}</b>, "
+        f"where {size(found.limit)} is allowed.</p>"
         f"<p>{escape(advice(report))} Whatever is computed from it differs, too, so mend this one "
         f"first.</p>{again}{more if len(failed) > 1 else ''}</section>"
     )

@@ -11,6 +11,7 @@ from parity.pages.findings import (
     components,
     distinct,
     grouped,
+    measure,
     networks,
     number,
     percent,
@@ -73,7 +74,8 @@ def _cell(rows: Sequence[Entry]) -> str:
         return "–"
     error, part = number(row["error"]), share(row)
     if not row["passed"]:
-        return f'<span class="cell bad">✗ {size(error)} <small>{percent(part)}</small></span>'
+        beyond = size(error) if measure(row).kind == "relative error" else "ULPs"
+        return f'<span class="cell bad">✗ {beyond} <small>{percent(part)}</small></span>'
     if error == 0:
         return '<span class="cell">exact</span>'
     return f'<span class="cell" {_shade(part)}>{size(error)} <small>{percent(part)}</small></span>'
@@ -98,8 +100,14 @@ def tensors(rows: Sequence[Entry]) -> str:
             size(number(row["error"])),
             size(number(row["limit"])),
             percent(share(row)),
-            *([f"{row['ulps']:.3g}" if row.get("ulps") is not None else "–"] if ulps else []),
+            *(_ulps(row) if ulps else []),
         )
         for row in rows
     ]
-    return table((*headings, *(["ulps"] if ulps else [])), body)
+    return table((*headings, *(["ulps", "limit"] if ulps else [])), body)
+
+
+def _ulps(row: Entry) -> tuple[str, str]:
+    found = (row.get("ulps"), row.get("ulps_limit"))
+    ulps, limit = ("–" if value is None else f"{number(value):.3g}" for value in found)
+    return ulps, limit

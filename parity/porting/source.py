@@ -65,7 +65,7 @@ def read(source: Path, given: Given, say: Say = print) -> Trained:
     elif _is_ours(source):
         trained, what = load_weights(source), "flax"
     else:
-        saved, run = read_state(source), source.absolute().parents[1]
+        saved, run = read_state(source), source.absolute().parent.parent
         try:
             if is_run(run) and source.absolute().parent.name == "checkpoints":
                 known = described_by(run)

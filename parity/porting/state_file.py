@@ -18,6 +18,8 @@ from unet_jax.draft import draft
 
 WRAPPERS = ("state", "state_dict", "model_state_dict", "model")
 """Keys that training programs keep the state under, beside their optimiser's and others."""
+TWINS = {"model", "optimizer", "schedule", "step"}
+"""Keys that a checkpoint of the twin's training has under `state`."""
 PREFIXES = ("module.", "_orig_mod.")
 """What DataParallel and `torch.compile` put in front of every name."""
 MASK_VALUES = "mask_values"
@@ -57,7 +59,7 @@ def read_state(path: Path) -> SavedState:
       OSError: It cannot be read.
     """
     content = _safetensors(path) if is_safetensors(path) else _pickled(path)
-    mask_values = None
+    mask_values, twins = None, False
     while True:
         if not isinstance(content, Mapping):
             raise ValueError(f"{path}: holds a {type(content).__name__}, not a state_dict")
@@ -65,7 +67,9 @@ def read_state(path: Path) -> SavedState:
         inner = [content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)]
         if not inner:
             break
-        content = averaged(content) if "ema" in content else inner[0]
+        # Elsewhere `ema` may be anything; what it would be an average of, no name tells.
+        content = averaged(content) if twins else inner[0]
+        twins = content.keys() >= TWINS
     return SavedState(
         _arrays({name: x for name, x in content.items() if name != MASK_VALUES}, path),
         None if mask_values is None else _mask_values(mask_values, path),
