@@ -12,6 +12,8 @@ from flax.linen.dtypes import promote_dtype
 from jax import lax
 from jax.typing import ArrayLike
 
+from unet_jax.models.convolution import convolve
+
 NormKind = Literal["batch", "group", "none"]
 UpsampleKind = Literal["transposed", "bilinear"]
 SizePolicy = Literal["pad", "resize"]
@@ -50,13 +52,7 @@ class Conv(nn.Module):
         kernel = self.param("kernel", init, (k, k, in_features, self.features))
         bias = self.param("bias", init, (self.features,)) if self.use_bias else None
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
-        x = lax.conv_general_dilated(
-            x,
-            kernel,
-            window_strides=(self.stride, self.stride),
-            padding=[(k // 2, k // 2)] * 2,
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
+        x = convolve(x, kernel, self.stride)
         return x if bias is None else x + bias.reshape(1, 1, 1, -1)
 
 

@@ -1,0 +1,142 @@
+"""A 2-D convolution whose gradients are fast on a CPU, too. Images are [B, H, W, C].
+
+XLA computes a kernel's gradient as a convolution with a window of the whole image, for which its
+CPU backend has no good code. There it is computed as matrix products instead (docs/speed.md).
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+Gradient = Callable[..., jax.Array]
+
+FEW = 8
+"""Input channels below which XLA's own gradient is faster on a CPU, too."""
+
+
+def convolve(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
+    """`torch.nn.functional.conv2d` with padding k // 2, where k is the kernel's side.
+
+    It can be differentiated in reverse only.
+
+    Args:
+      x: [B, H, W, I].
+      kernel: [k, k, I, O], k odd, of the same type.
+      stride: In both directions.
+
+    Returns:
+      [B, ⌈H / stride⌉, ⌈W / stride⌉, O].
+    """
+    if kernel.shape[0] == stride == 1:
+        return jnp.einsum("bhwi,io->bhwo", x, kernel[0, 0])
+    return _convolve(x, kernel, stride)
+
+
+def _plain(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    k = kernel.shape[0]
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        window_strides=(stride, stride),
+        padding=[(k // 2, k // 2)] * 2,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+
+
+_convolve = jax.custom_vjp(_plain, nondiff_argnums=(2,))
+
+
+def _forward(x: jax.Array, kernel: jax.Array, stride: int) -> tuple[jax.Array, tuple]:
+    return _plain(x, kernel, stride), (x, kernel)
+
+
+def _backward(stride: int, saved: tuple, g: jax.Array) -> tuple[jax.Array, jax.Array]:
+    x, kernel = saved
+    exact = x.dtype.itemsize >= 4  # A CPU has no fast products in less.
+
+    def choose(on_cpu: bool, ours: Gradient, xlas: Gradient, *args: jax.Array) -> jax.Array:
+        if not on_cpu:
+            return xlas(*args)
+        return lax.platform_dependent(*args, cpu=ours, default=xlas)
+
+    by_x = choose(
+        exact and stride > 1,
+        partial(_input_by_blocks, shape=x.shape, stride=stride),
+        partial(_input_by_convolution, shape=x.shape, stride=stride),
+        g,
+        kernel,
+    )
+    by_kernel = choose(
+        exact and x.shape[-1] >= FEW,
+        partial(_kernel_by_products, side=kernel.shape[0], stride=stride),
+        partial(_kernel_by_convolution, side=kernel.shape[0], stride=stride),
+        x,
+        g,
+    )
+    return by_x, by_kernel
+
+
+_convolve.defvjp(_forward, _backward)
+
+
+def _input_by_convolution(
+    g: jax.Array, kernel: jax.Array, *, shape: tuple[int, ...], stride: int
+) -> jax.Array:
+    """The input's gradient as XLA has it."""
+    x = jax.ShapeDtypeStruct(shape, g.dtype)
+    (by_x,) = jax.linear_transpose(lambda x: _plain(x, kernel, stride), x)(g)
+    return by_x
+
+
+def _kernel_by_convolution(x: jax.Array, g: jax.Array, *, side: int, stride: int) -> jax.Array:
+    """The kernel's gradient as XLA has it."""
+    kernel = jax.ShapeDtypeStruct((side, side, x.shape[-1], g.shape[-1]), x.dtype)
+    (by_kernel,) = jax.linear_transpose(lambda kernel: _plain(x, kernel, stride), kernel)(g)
+    return by_kernel
+
+
+def _input_by_blocks(
+    g: jax.Array, kernel: jax.Array, *, shape: tuple[int, ...], stride: int
+) -> jax.Array:
+    """The input's gradient, a block of stride × stride pixels at a time.
+
+    XLA would put zeros between g's pixels, and multiply by them.
+    """
+    (batch, height, width, inputs), side = shape, kernel.shape[0]
+    taps, pad = -(-side // stride), side // 2
+    missing = taps * stride - side
+    kernel = jnp.pad(kernel, ((0, missing), (0, missing), (0, 0), (0, 0)))
+    # Block t of the padded input gets g[t - m] by the taps m * stride, …, for each m.
+    kernel = kernel.reshape(taps, stride, taps, stride, inputs, -1)[::-1, :, ::-1]
+    kernel = kernel.transpose(0, 2, 5, 1, 3, 4).reshape(taps, taps, -1, stride**2 * inputs)
+    g = jnp.pad(g, ((0, 0), (taps - 1, taps - 1), (taps - 1, taps - 1), (0, 0)))
+    blocks = lax.conv_general_dilated(
+        g, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    rows, columns = blocks.shape[1:3]
+    x = blocks.reshape(batch, rows, columns, stride, stride, inputs).swapaxes(2, 3)
+    x = x.reshape(batch, rows * stride, columns * stride, inputs)
+    x = jnp.pad(x, ((0, 0), (0, stride), (0, stride), (0, 0)))  # What no window has reached.
+    return x[:, pad : pad + height, pad : pad + width]
+
+
+def _kernel_by_products(x: jax.Array, g: jax.Array, *, side: int, stride: int) -> jax.Array:
+    """The kernel's gradient, a row at a time, as the product of x's and g's pixels.
+
+    `stride` pixels of x beside each other make one column of a matrix, and g beside itself, moved
+    by every number of such blocks that the kernel spans, one of the other.
+    """
+    (batch, height, width, outputs), inputs = g.shape, x.shape[-1]
+    taps, pad = -(-side // stride), side // 2
+    blocks = width + taps - 1
+    x = jnp.pad(x, ((0, 0), (pad, pad), (pad, max(blocks * stride - x.shape[2] - pad, 0)), (0, 0)))
+    x = x[:, :, : blocks * stride].reshape(batch, -1, blocks, stride * inputs)
+    moved = [jnp.pad(g, ((0, 0), (0, 0), (m, taps - 1 - m), (0, 0))) for m in range(taps)]
+    wide = jnp.concatenate(moved, axis=-1)
+    tall = stride * (height - 1) + 1
+    rows = [jnp.einsum("bhwi,bhwo->io", x[:, i : i + tall : stride], wide) for i in range(side)]
+    kernel = jnp.stack(rows).reshape(side, stride, inputs, taps, outputs)
+    return kernel.transpose(0, 3, 1, 2, 4).reshape(side, -1, inputs, outputs)[:, :side]
