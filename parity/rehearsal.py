@@ -21,7 +21,7 @@ def describe(config: Config, num_classes: int) -> Network:
     """The twin's layers; as `unet_jax.describe.describe`."""
     with torch.device("meta"):
         model = build_twin(config, num_classes)
-    found = layers(model, config.train.batch_size, config.data.size)
+    found = layers(model, config.batch_size, config.data.size)
     parameters = {name: tuple(p.shape) for name, p in model.named_parameters()}
     return Network(type(model).__name__, [Layer(*layer) for layer in found], parameters)
 
@@ -56,7 +56,7 @@ def rehearse_training(config: Config, num_classes: int, *, remat: bool = False) 
         state_bytes=_bytes([*parameters, *learner.model.buffers(), *kept, *average]),
         activation_bytes=counted.bytes,
         free_bytes=free,
-        speed=time_steps(step, config.train.batch_size),
+        speed=time_steps(step, config.batch_size),
     )
     return rehearsal_table(result, config, learner.device.partition(": ")[2], remat=remat)
 

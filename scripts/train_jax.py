@@ -21,7 +21,7 @@ def main() -> int:
     with mistakes():
         if options.distributed:
             connect(options.coordinator, options.processes, options.process)
-        parallel = choose(options.parallel, config.train)
+        parallel = choose(options.parallel, config)
     return train(
         options,
         config,

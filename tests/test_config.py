@@ -611,6 +611,17 @@ def test_a_loss_that_does_not_go_with_the_classes_is_refused(fields, classes, me
     LossConfig().check(classes)
 
 
+def test_micro_batches_divide_the_batch_that_there_is():
+    message = "^accumulate: 3 does not divide batch_size 8$"
+    with pytest.raises(ValueError, match=message):
+        Config(train=TrainConfig(batch_size=8, accumulate=3))
+    message = "^accumulate: 2 does not divide batch_size 3 with overfit 3$"
+    with pytest.raises(ValueError, match=message):
+        Config(data=DataConfig(overfit=3), train=TrainConfig(batch_size=8, accumulate=2))
+    few = Config(data=DataConfig(overfit=4), train=TrainConfig(batch_size=8, accumulate=2))
+    assert few.batch_size == 4
+
+
 def test_groups_need_not_divide_without_a_group_norm():
     assert ModelConfig(channels=(6, 10), norm="batch").channels == (6, 10)
 

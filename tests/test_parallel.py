@@ -13,7 +13,7 @@ from unet_jax.parallel import Parallel, choose
 from unet_jax.recipe import build_recipe
 
 SIZE = (16, 16)
-SIXTEEN = TrainConfig(batch_size=16)
+SIXTEEN = Config(train=TrainConfig(batch_size=16))
 STEPS = 3
 TOLERANCE = 1e-12
 """Relative, in float64; measured: 4e-15 over parameters, statistics and optimiser together."""
@@ -74,13 +74,13 @@ def config(request: pytest.FixtureRequest) -> Config:
 @pytest.fixture(scope="module")
 def alone(config: Config) -> dict[str, Any]:
     with jax.enable_x64():
-        return run(config, choose("jit", config.train))
+        return run(config, choose("jit", config))
 
 
 @pytest.mark.parametrize("mode", ["pmap", "shard"])
 def test_devices_give_what_one_gives(mode: Any, config: Config, alone: dict[str, Any]):
     with jax.enable_x64():
-        parallel = choose(mode, config.train)
+        parallel = choose(mode, config)
         assert parallel.devices == 8
         found = run(config, parallel)
     assert alone["metrics"][-1]["skipped_in_row"] == 0
@@ -95,9 +95,12 @@ def test_devices_give_what_one_gives(mode: Any, config: Config, alone: dict[str,
 
 def test_a_batch_that_does_not_divide_among_the_devices_is_refused():
     with pytest.raises(ValueError, match=r"batch_size: 12 does not divide among 8 devices;"):
-        choose("pmap", TrainConfig(batch_size=12))
+        choose("pmap", Config(train=TrainConfig(batch_size=12)))
     with pytest.raises(ValueError, match=r"8 does not divide among 8 devices × 2 micro-batches;"):
-        choose("shard", TrainConfig(batch_size=8, accumulate=2))
+        choose("shard", Config(train=TrainConfig(batch_size=8, accumulate=2)))
+    few = Config(data=DataConfig(overfit=4), train=TrainConfig(batch_size=16))
+    with pytest.raises(ValueError, match=r"^batch_size: 4 with overfit 4 does not divide among 8"):
+        choose("auto", few)
 
 
 def test_one_device_is_jit_and_several_are_shard():

@@ -47,7 +47,7 @@ TINY = Config(
     model=ModelConfig(architecture="plain", channels=(16,), groups=4),
     train=TrainConfig(batch_size=8),
 )
-JIT = choose("jit", TINY.train)
+JIT = choose("jit", TINY)
 REHEARSE = {
     "jax": partial(rehearsal.rehearse_training, parallel=JIT),
     "torch": parity.rehearsal.rehearse_training,
@@ -166,7 +166,7 @@ def test_blocks_computed_anew_cost_another_forward_pass(framework, measured):
 @pytest.mark.parametrize("mode", ["pmap", "shard"])
 def test_all_devices_together_do_the_work_of_one(mode, measured):
     alone, divided = (
-        measured("jax", TINY, parallel=choose(each, TINY.train)) for each in ("jit", mode)
+        measured("jax", TINY, parallel=choose(each, TINY)) for each in ("jit", mode)
     )
     # Each of the eight devices adds up the gradients, and updates all parameters.
     assert alone.flops <= divided.flops < 1.2 * alone.flops

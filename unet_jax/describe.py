@@ -66,7 +66,7 @@ def describe(config: Config, num_classes: int) -> Network:
       num_classes: Channels of the logits.
     """
     model = build_model(config.model, num_classes)
-    images = jax.ShapeDtypeStruct((config.train.batch_size, *config.data.size, 3), jnp.float32)
+    images = jax.ShapeDtypeStruct((config.batch_size, *config.data.size, 3), jnp.float32)
     variables = jax.eval_shape(model.init, jax.random.key(0), images)
     parameters = {
         jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape

@@ -10,7 +10,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec
 
 from unet_jax.batch import Batch
-from unet_jax.config import TrainConfig
+from unet_jax.config import Config
 
 AXIS = "devices"
 Mode = Literal["auto", "jit", "pmap", "shard"]
@@ -174,12 +174,12 @@ def connect(coordinator: str | None, processes: int | None, process: int | None)
         ) from error
 
 
-def choose(mode: Mode, train: TrainConfig) -> Parallel:
+def choose(mode: Mode, config: Config) -> Parallel:
     """The way that `mode` names; auto: jit on a single device, else shard.
 
     Args:
       mode: As of `--parallel`.
-      train: What is to be divided.
+      config: Says how many images a step has, and in how many micro-batches.
 
     Raises:
       ValueError: It cannot reach all hosts, or the batch does not divide among the devices.
@@ -192,10 +192,12 @@ def choose(mode: Mode, train: TrainConfig) -> Parallel:
             "use shard"
         )
     parallel = {"jit": Jit, "pmap": Pmap, "shard": Shard}[mode]()
-    if train.batch_size % (parallel.devices * train.accumulate):
-        parts = f" × {train.accumulate} micro-batches" if train.accumulate > 1 else ""
+    batch_size, accumulate = config.batch_size, config.train.accumulate
+    if batch_size % (parallel.devices * accumulate):
+        few = f" with overfit {config.data.overfit}" if config.data.overfit else ""
+        parts = f" × {accumulate} micro-batches" if accumulate > 1 else ""
         raise ValueError(
-            f"batch_size: {train.batch_size} does not divide among {parallel.devices} "
+            f"batch_size: {batch_size}{few} does not divide among {parallel.devices} "
             f"devices{parts}; --parallel jit takes one device"
         )
     return parallel

@@ -52,8 +52,7 @@ class Pipeline:
           builder: The prepared set.
           data: All that does not say where the set comes from.
           augment: How training samples are changed; not at all with `overfit`.
-          batch_size: Samples a batch, on all hosts together; with `overfit`, at most as many as
-            there are.
+          batch_size: Samples a batch, on all hosts together, with `overfit` no more than that.
           seed: Draws each epoch's order and augmentation.
           border_sigma: How wide borders between objects are, in stored pixels; None: samples have
             no border map.
@@ -76,9 +75,9 @@ class Pipeline:
         self.augment = augment
         samples = len(self.split.train)
         if data.overfit:
+            batch_size = min(batch_size, data.overfit)
             few = self.split.train[: data.overfit]
             self.split, self.augment = Split(few, few), AugmentConfig(horizontal_flip=0)
-            batch_size = min(batch_size, len(few))
         for native in {(height, width) for height, width in self.native}:
             check_reach(self.augment, self.stored, native)
         self._shrunk = self.stored != self.size

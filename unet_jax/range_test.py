@@ -59,7 +59,7 @@ def range_test(options: RangeTestOptions, config: Config) -> int:
             open_dataset(config.data),
             config.data,
             config.augment,
-            config.train.batch_size,
+            config.batch_size,
             config.train.seed,
             border_sigma=config.loss.border,
         )

@@ -141,7 +141,7 @@ def time_steps(step: Callable[[], object], images: int, seconds: float = 10.0) -
 def random_batch(config: Config, classes: int, hosts: int = 1) -> Batch:
     """Noise, and augmentation as it is drawn in training: one host's share of a batch."""
     data, augment = config.data, config.augment
-    shape = (config.train.batch_size // hosts, *data.prepared_size)
+    shape = (config.batch_size // hosts, *data.prepared_size)
     rng = np.random.default_rng(0)
     where = {"size": data.size, "native": data.prepared_size, "stored": data.prepared_size}
     drawn = [draw(augment, seed=0, epoch=0, index=n, **where) for n in range(shape[0])]
@@ -169,7 +169,7 @@ def rehearsal_table(rehearsal: Rehearsal, config: Config, device: str, *, remat:
     train = config.train
     parts = f" in {train.accumulate} parts" if train.accumulate > 1 else ""
     how = ", blocks computed anew in the backward pass" if remat else ""
-    title = f"A training step of {train.batch_size} images{parts}, {train.precision}{how}: {device}"
+    title = f"A training step of {config.batch_size} images{parts}, {train.precision}{how}: {device}"
     table = Table(title=title, caption="Random data; none is waited for.", show_header=False)
     table.add_column()
     table.add_column(justify="right")

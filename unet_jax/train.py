@@ -92,7 +92,7 @@ def train(
                     builder,
                     config.data,
                     config.augment,
-                    config.train.batch_size,
+                    config.batch_size,
                     config.train.seed,
                     border_sigma=config.loss.border,
                     host=host,
@@ -166,7 +166,7 @@ def train(
             if not learner.out_of_memory(error):
                 raise
             fail(
-                f"the device has too little memory for batches of {config.train.batch_size}: try a "
+                f"the device has too little memory for batches of {config.batch_size}: try a "
                 "smaller --batch-size, --accumulate 2 (or more), --remat, or --precision bfloat16"
             )
         if summary is None:
