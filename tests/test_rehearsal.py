@@ -165,9 +165,7 @@ def test_blocks_computed_anew_cost_another_forward_pass(framework, measured):
 
 @pytest.mark.parametrize("mode", ["pmap", "shard"])
 def test_all_devices_together_do_the_work_of_one(mode, measured):
-    alone, divided = (
-        measured("jax", TINY, parallel=choose(each, TINY)) for each in ("jit", mode)
-    )
+    alone, divided = (measured("jax", TINY, parallel=choose(each, TINY)) for each in ("jit", mode))
     # Each of the eight devices adds up the gradients, and updates all parameters.
     assert alone.flops <= divided.flops < 1.2 * alone.flops
     assert divided.activation_bytes < alone.activation_bytes / 2

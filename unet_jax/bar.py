@@ -2,9 +2,10 @@
 
 from types import TracebackType
 
-import psutil
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from unet_jax.memory import free_host_memory
 
 
 class Bar:
@@ -56,7 +57,7 @@ class Bar:
           wait: Share of the time spent waiting for data.
           free: Free bytes of the accelerator; None where the device uses the host's memory.
         """
-        memory = free if free is not None else psutil.virtual_memory().available
+        memory = free if free is not None else free_host_memory()
         self._progress.update(
             self._task,
             completed=epoch * self.steps + batch,

@@ -12,6 +12,7 @@ from unet_jax.batch import Batch
 from unet_jax.cache import Fetch
 from unet_jax.checkpoint import Checkpoints
 from unet_jax.config import Config
+from unet_jax.memory import free_device_memory
 from unet_jax.parallel import Jit, Parallel
 from unet_jax.recipe import build_recipe
 from unet_jax.schedule import Plateau
@@ -99,8 +100,7 @@ class JaxLearner:
 
     @property
     def free_memory(self) -> int | None:
-        stats = jax.local_devices()[0].memory_stats()
-        return stats and stats["bytes_limit"] - stats["bytes_in_use"]
+        return free_device_memory()
 
     def hold(self, *arrays: np.ndarray) -> Fetch:
         return partial(self.parallel.take, self.parallel.replicate(arrays))

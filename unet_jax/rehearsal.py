@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import psutil
 from rich.table import Table
 
 from unet_jax.batch import Batch
 from unet_jax.config import Config
 from unet_jax.draws import draw, geometric, photometric
+from unet_jax.memory import free_memory
 from unet_jax.parallel import Parallel
 from unet_jax.recipe import build_recipe
 
@@ -156,21 +156,15 @@ def random_batch(config: Config, classes: int, hosts: int = 1) -> Batch:
     )
 
 
-def free_memory() -> int:
-    """Free bytes of the accelerator, or of the host if that is the device."""
-    stats = jax.local_devices()[0].memory_stats()
-    if stats:
-        return stats["bytes_limit"] - stats["bytes_in_use"]
-    return psutil.virtual_memory().available
-
-
 def rehearsal_table(rehearsal: Rehearsal, config: Config, device: str, *, remat: bool) -> Table:
     """What a training step takes on a device, to be printed."""
     train = config.train
     parts = f" in {train.accumulate} parts" if train.accumulate > 1 else ""
     how = ", blocks computed anew in the backward pass" if remat else ""
-    title = f"A training step of {config.batch_size} images{parts}, {train.precision}{how}: {device}"
-    table = Table(title=title, caption="Random data; none is waited for.", show_header=False)
+    step = f"A training step of {config.batch_size} images{parts}, {train.precision}{how}"
+    table = Table(
+        title=f"{step}: {device}", caption="Random data; none is waited for.", show_header=False
+    )
     table.add_column()
     table.add_column(justify="right")
     table.add_row("arithmetic", f"{rehearsal.flops / 1e9:,.3f} GFLOP")
