@@ -12,6 +12,7 @@ from PIL import Image
 
 from unet_jax.config import DataConfig
 from unet_jax.datasets import DataError, PairBuilder, open_dataset
+from unet_jax.draws import ONE_PIXEL, Draw
 
 # Height and width. No target pixel's centre falls on the border of two source pixels.
 NATIVE, SIZE = (40, 60), (16, 32)
@@ -35,6 +36,11 @@ def draw(seed: int, size: tuple[int, int] = NATIVE) -> tuple[np.ndarray, np.ndar
     y, x = np.indices(size)
     mask = np.hypot(y - size[0] / 2, x - size[1] / 2) < rng.uniform(9, 16) + 2 * np.sin(x)
     return image.astype(np.uint8), mask.astype(np.uint8)
+
+
+def identity() -> Draw:
+    """The draw that changes nothing."""
+    return Draw(ONE_PIXEL * np.eye(2, 3, dtype=np.int32), np.array([1, 1, 1, 0, 1], np.float32))
 
 
 def draw_classes(seed: int, count: int, size: tuple[int, int] = NATIVE) -> np.ndarray:
