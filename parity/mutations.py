@@ -21,6 +21,7 @@ from torch import nn
 
 import parity.compare
 import unet_jax.augment
+import unet_jax.gradients
 import unet_jax.losses
 import unet_jax.lovasz
 import unet_jax.metrics
@@ -602,7 +603,7 @@ OPTIMISERS = [
 
 # Steps and trajectories.
 
-average, every_nth = unet_jax.step._average, unet_jax.step._every_nth
+average, every_nth = unet_jax.step._average, unet_jax.gradients._every_nth
 WHOLE = "4 micro-batches, average"
 
 
@@ -629,7 +630,7 @@ STEPS = [
         partial(compare_steps, WHOLE),
         partial(
             patch.object,
-            unet_jax.step,
+            unet_jax.gradients,
             "_every_nth",
             lambda x, n: x.reshape(n, x.shape[0] // n, *x.shape[1:]),
         ),

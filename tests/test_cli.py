@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from unet_jax.cli import RunOptions, parse
 from unet_jax.config import (
     AugmentConfig,
     Config,
@@ -20,6 +19,7 @@ from unet_jax.config import (
     load,
     presets,
 )
+from unet_jax.train_options import RunOptions, parse
 
 
 def run(*args: str | Path) -> tuple[RunOptions, Config]:

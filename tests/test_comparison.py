@@ -17,6 +17,7 @@ from PIL import Image
 
 from unet_jax.comparison import PAGE, refresh, write_page
 from unet_jax.config import Config, DataConfig, ModelConfig, OptimConfig, dump
+from unet_jax.launch import Launch
 from unet_jax.run import Run
 from unet_jax.train import compared
 
@@ -128,7 +129,7 @@ def test_a_row_says_what_a_run_reached(tmp_path: Path):
 
 
 def test_what_a_run_writes_can_be_read(tmp_path: Path):
-    run = Run(tmp_path / "runs" / "real", Config(), resume=False)
+    run = Run(tmp_path / "runs" / "real", Config(), Launch(), resume=False)
     panel = Image.fromarray(np.zeros((4, 4, 3), np.uint8))
     run.epoch(record(1, 0.5), panel)
     assert (tmp_path / "runs" / PAGE).exists()  # After every epoch.
@@ -376,7 +377,7 @@ def test_a_page_that_cannot_be_written_ends_no_run(tmp_path: Path, monkeypatch):
         raise OSError("no space")
 
     monkeypatch.setattr("unet_jax.comparison.write_page", full)
-    run = Run(tmp_path / "runs" / "real", Config(), resume=False)
+    run = Run(tmp_path / "runs" / "real", Config(), Launch(), resume=False)
     run.epoch(record(1, 0.5), Image.fromarray(np.zeros((4, 4, 3), np.uint8)))
     run.close()
     assert compared(run.workdir) == "; not compared with other runs: no space"

@@ -37,7 +37,6 @@ from PIL import Image
         ("all/{}.png", "all/{}_mask.png", "_mask"),
         ("images/deep/{}.png", "masks/deep/{}.png", ""),
         ("{}.png", "masks/{}.png", ""),
-        ("images/{}.png", "images/masks/{}.png", ""),
         ("{}.png", "masks/{}_mask.png", "_mask"),
     ],
 )

@@ -17,6 +17,7 @@ from wandb.proto import wandb_internal_pb2
 
 from unet_jax.config import Config
 from unet_jax.events import Events
+from unet_jax.launch import Launch
 from unet_jax.run import Run
 from unet_jax.weights_and_biases import WeightsAndBiases
 
@@ -103,7 +104,7 @@ def log_epoch(run: Run) -> None:
 
 def test_weights_and_biases_has_what_tensorboard_has(offline, tmp_path: Path):
     workdir = tmp_path / "a run"
-    run = Run(workdir, Config(), resume=False)
+    run = Run(workdir, Config(), Launch(), resume=False)
     run.log_to(WeightsAndBiases(workdir, Config()))
     log_epoch(run)
     run.close()
@@ -128,7 +129,7 @@ def test_weights_and_biases_has_what_tensorboard_has(offline, tmp_path: Path):
 
 def test_without_the_flag_there_is_none_of_it(tmp_path: Path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
-    run = Run(tmp_path / "run", Config(), resume=False)
+    run = Run(tmp_path / "run", Config(), Launch(), resume=False)
     log_epoch(run)
     run.close()
     assert not (tmp_path / "run" / "wandb").exists()

@@ -33,7 +33,7 @@ from unet_jax.describe import describe
 from unet_jax.parallel import choose
 from unet_jax.pipeline import Pipeline
 from unet_jax.rehearsal import random_batch, rehearse, time_steps
-from unet_jax.step import TrainState, start_state
+from unet_jax.state import TrainState, start_state
 from unet_torch_ref.cost import cost
 
 ROOT = Path(__file__).parents[1]

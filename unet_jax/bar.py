@@ -1,11 +1,23 @@
-"""The progress bar of a training run."""
+"""Progress bars: of a training run, and of what comes before it."""
 
+from collections.abc import Callable, Iterable
+from functools import partial
 from types import TracebackType
+from typing import Any, TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn, track
 
 from unet_jax.memory import free_host_memory
+
+T = TypeVar("T")
+
+Watch = Callable[[Iterable[T]], Iterable[T]]
+
+
+def watched(console: Console, what: str, total: int) -> Watch[Any]:
+    """Passes things on, and shows how many of `total` have gone by, as long as they do."""
+    return partial(track, description=what, total=total, console=console, transient=True)
 
 
 class Bar:

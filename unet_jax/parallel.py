@@ -87,7 +87,7 @@ class Pmap:
 
         def run(state: Any, batch: Batch) -> tuple[Any, Any]:
             sums, predicted = mapped(state, batch)
-            return sums, np.asarray(predicted).reshape(-1, *predicted.shape[2:])
+            return sums, predicted.reshape(-1, *predicted.shape[2:])
 
         return run
 
@@ -172,6 +172,16 @@ def connect(coordinator: str | None, processes: int | None, process: int | None)
         raise ValueError(
             f"--distributed: {error}; give --coordinator, --processes and --process"
         ) from error
+
+
+def named(devices: int) -> str:
+    """So many devices by their kind: `8 × NVIDIA H100`."""
+    return f"{devices} × " * (devices > 1) + jax.devices()[0].device_kind
+
+
+def all_well(well: bool) -> bool:
+    """Whether all hosts say so; each of them has to ask."""
+    return bool(multihost_utils.process_allgather(np.asarray(well)).all())
 
 
 def choose(mode: Mode, config: Config) -> Parallel:

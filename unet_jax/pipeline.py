@@ -1,7 +1,7 @@
 """From prepared records to batches: the same ones for both frameworks, whatever the threads."""
 
 import math
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from functools import partial
 
 import grain
@@ -14,6 +14,7 @@ from unet_jax.cache import Fetch, Held, Read, Record
 from unet_jax.config import AugmentConfig, DataConfig
 from unet_jax.datasets import IGNORED, DataError, PairBuilder, merged
 from unet_jax.draws import affine, check_reach, draw, geometric, photometric
+from unet_jax.side_by_side import side_by_side
 from unet_jax.split import Split, split_samples
 
 READ = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)  # In batches.
@@ -109,16 +110,29 @@ class Pipeline:
 
     def train_masks(self) -> Iterator[np.ndarray]:
         """The training samples' class ids, uint8 [H, W] of the stored size."""
-        return (self._read(np.array([index]))["mask"][0] for index in self.split.train)
+        return side_by_side(lambda n: self._read(np.array([n]))["mask"][0], self.split.train)
 
     def samples(self, epoch: int, batch: int) -> list[str]:
         """The names of the samples in a training batch."""
         first = batch * self.batch_size
         return [self.names[n] for n in self._order(epoch)[first : first + self.batch_size]]
 
-    def hold(self) -> Held:
-        """Reads the whole set into memory, and serves it from there; so does every host."""
-        self._samples = held = Held(**self._samples(np.arange(len(self.names))))
+    def hold(self, watch: Callable[[Iterable[object]], Iterable[object]] = iter) -> Held:
+        """Reads the whole set into memory, and serves it from there; so does every host.
+
+        Args:
+          watch: Passes on something for each sample that was read.
+        """
+        count, first = len(self.names), self._samples(np.arange(1))
+        whole = {name: np.empty((count, *x.shape[1:]), x.dtype) for name, x in first.items()}
+
+        def read(index: int) -> None:
+            for name, array in self._samples(np.array([index])).items():
+                whole[name][index] = array[0]
+
+        for _ in watch(side_by_side(read, range(count))):
+            pass
+        self._samples = held = Held(**whole)
         return held
 
     def fetch_by(self, fetch: Fetch) -> None:

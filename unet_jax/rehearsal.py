@@ -13,7 +13,7 @@ from unet_jax.batch import Batch
 from unet_jax.config import Config
 from unet_jax.draws import draw, geometric, photometric
 from unet_jax.memory import free_memory
-from unet_jax.parallel import Parallel
+from unet_jax.parallel import Parallel, named
 from unet_jax.recipe import build_recipe
 
 MOST_STEPS = 20
@@ -113,14 +113,10 @@ def rehearse_training(
         axis_name=parallel.axis_name,
         remat=remat,
     )
-    init = jax.jit(
-        partial(recipe.init, jax.random.key(config.train.seed), config.data.size),
-        compiler_options={"xla_backend_optimization_level": 0},
-    )
+    init = partial(recipe.first, config.train.seed, config.data.size)
     batch = random_batch(config, classes, hosts=jax.process_count())
     result = rehearse(parallel.train(recipe.train), init, batch, parallel=parallel)
-    count = f"{parallel.devices} × " if parallel.devices > 1 else ""
-    return rehearsal_table(result, config, f"{count}{jax.devices()[0].device_kind}", remat=remat)
+    return rehearsal_table(result, config, named(parallel.devices), remat=remat)
 
 
 def time_steps(step: Callable[[], object], images: int, seconds: float = 10.0) -> Speed:
