@@ -172,7 +172,15 @@ def test_the_best_epoch_is_the_one_by_the_run_s_own_score(best: str, epoch: int,
         for n, dice, loss in zip((1, 2, 3), DICE, (0.75, 0.5, 0.25), strict=True)
     ]
     (run / "metrics.jsonl").write_text("".join(json.dumps(each) + "\n" for each in records))
-    assert compare(tmp_path).rows[1][1] == f"{epoch} of 3"
+    make_run(tmp_path / "two")
+    page = compare(tmp_path)
+    headings, *rows = page.rows
+    [row] = [row for row in rows if row[0] == "one"]
+    assert row[1] == f"{epoch} of 3"
+    assert ("boundary F" in headings) == (best == "boundary_f")
+    if best == "boundary_f":
+        column = headings.index("boundary F")
+        assert {row[0]: row[column] for row in rows[:2]} == {"one": "1.0000", "two": "–"}
 
 
 @pytest.mark.parametrize(

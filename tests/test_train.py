@@ -685,6 +685,67 @@ def test_a_mistake_of_ours_in_the_learner_is_not_taken_for_one_in_the_settings(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_mistake_of_ours_in_preparing_is_not_taken_for_one_in_the_settings(
+    launch: Launch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def fail(*_: object) -> None:
+        raise ValueError("shapes do not match")
+
+    monkeypatch.setattr(unet_jax.train, "open_dataset", fail)
+    with pytest.raises(ValueError, match="shapes do not match"):
+        launch("torch", tmp_path / "run", *ARGUMENTS)
+
+
+def test_what_steps_give_is_read_a_step_late_in_one_piece(
+    launch: Launch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    base: Any = parity.twin.TorchLearner
+    order: list[str] = []
+
+    class Noting(base):
+        def train_step(self, batch: Batch) -> Any:
+            order.append("train")
+            return super().train_step(batch)
+
+        def eval_step(self, batch: Batch) -> Any:
+            order.append("evaluate")
+            return super().eval_step(batch)
+
+        def read(self, values: Any) -> Any:
+            order.append("read")
+            return super().read(values)
+
+    monkeypatch.setattr(parity.twin, "TorchLearner", Noting)
+    launch("torch", tmp_path / "run", *ARGUMENTS, "--epochs", "1")
+    first = ["train", "read"]  # It is waited for, to be timed.
+    steps = ["train", "read"] * (STEPS - 1) + ["read"]
+    batches = ["evaluate", "evaluate", "read", "read"]
+    pictures = ["evaluate", "read"] * 2
+    assert order == [*first, *steps, *batches, *pictures]
+
+
+def test_a_full_disk_under_the_events_ends_a_run_with_one_line(
+    launch: Launch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill(step: int) -> None:
+        if step == 3:
+            [path] = (tmp_path / "run" / "events").iterdir()
+            resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 9, before[1]))
+
+    try:
+        with pytest.raises(SystemExit) as stop:
+            launch("torch", tmp_path / "run", *ARGUMENTS, on_step=fill)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == (
+        "error: [Errno 27] File too large. When that is put right, go on with: "
+        f"--resume --workdir {tmp_path / 'run'}\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("framework", "number", "status"),
     [("jax", signal.SIGINT, 130), ("jax", signal.SIGTERM, 0), ("torch", signal.SIGTERM, 0)],

@@ -245,6 +245,13 @@ def test_long_names_are_shortened_to_their_cells():
     assert SWATCH < LINE  # Lines of a legend do not touch.
 
 
+@pytest.mark.parametrize("size", [(640, 959), (1500, 400), (480, 480)])
+def test_large_pictures_are_made_smaller(size: tuple[int, int]):
+    panel = prediction_panel(*samples(2, *size), PALETTE, CLASSES, "")
+    assert panel.width <= GAP + len(COLUMNS) * (480 + GAP)
+    assert panel.height <= TOP + 2 * (480 + GAP) + 2 * LINE + GAP
+
+
 # Curves.
 
 

@@ -93,7 +93,8 @@ def _section(dataset: str, runs: list[PastRun]) -> str:
     styles = [(colour, dashes) for dashes, colour in product(DASHES, COLOURS)]
     styles = [styles[n % len(styles)] for n in range(len(runs))]
     labels = [_label(run, style) for run, style in zip(runs, styles, strict=True)]
-    names = list(dict.fromkeys(name for run in runs for name in shown(run.deciding)))
+    names = dict.fromkeys(name for run in runs for name in shown(run.deciding))
+    names = sorted(names, key=lambda name: name == "val_loss")  # Which goes to the end.
     curves = "".join(_curves(name, runs, styles) for name in names)
     return (
         f"\n<h2>{escape(dataset)}</h2>{_scores(runs, labels, names)}{_settings(runs, labels)}"

@@ -72,7 +72,7 @@ class PastRun:
 
     @property
     def best(self) -> Epoch:
-        """The best epoch by what decides; the last of equals."""
+        """The best epoch by `deciding`; the last of equals."""
         chosen = self.deciding
         merits = [merit(vars(e)[chosen], lowest=chosen == "val_loss") for e in self.epochs]
         return max(zip(merits, self.epochs, strict=True), key=lambda m: (m[0], m[1].epoch))[1]

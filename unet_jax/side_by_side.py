@@ -1,7 +1,7 @@
 """The same for many things, in threads."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -10,7 +10,7 @@ A = TypeVar("A")
 B = TypeVar("B")
 
 
-def side_by_side(function: Callable[[A], B], things: Sequence[A]) -> Iterator[B]:
+def side_by_side(function: Callable[[A], B], things: Sequence[A]) -> Generator[B, None, None]:
     """`map`, on all cores; what is not needed any more is not begun."""
     pool = ThreadPoolExecutor(os.cpu_count())
     try:
