@@ -9,7 +9,12 @@ import pytest
 ROOT = Path(__file__).parents[1]
 RUN = """
 import runpy, sys
-sys.argv, sys.modules["torch"] = sys.argv[1:], None
+class Missing:
+    def find_spec(self, name, *_):
+        if name == "torch":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Missing())
+sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
 

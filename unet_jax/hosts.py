@@ -25,7 +25,8 @@ class Hosts:
     def together(self) -> Iterator[None]:
         """Ends the command on all hosts if it ends on one of them in here.
 
-        They would wait for it in their next step. Nothing in here may wait for other hosts.
+        They would wait for it in their next step. What waits for other hosts in here must end alike
+        on all of them.
         """
         try:
             yield
