@@ -63,7 +63,7 @@ class JaxLearner:
         self._loss = recipe.loss
         self._train = self.parallel.train(recipe.train)
         self._eval = self.parallel.evaluate(recipe.evaluate)
-        self.state = self.parallel.replicate(recipe.first(config.train.seed, config.data.size))
+        self.state = self.parallel.replicate(recipe.first(config.train.seed, config.data.size)())
         waits = config.optim.schedule == "plateau"
         self._plateau = jax.jit(partial(Plateau.update, config=config.optim)) if waits else None
         save = config.save

@@ -121,16 +121,18 @@ class Pipeline:
         """Reads the whole set into memory, and serves it from there; so does every host.
 
         Args:
-          watch: Passes on something for each sample that was read.
+          watch: Passes on something for each sample but the first.
         """
         count, first = len(self.names), self._samples(np.arange(1))
         whole = {name: np.empty((count, *x.shape[1:]), x.dtype) for name, x in first.items()}
 
-        def read(index: int) -> None:
-            for name, array in self._samples(np.array([index])).items():
+        def keep(index: int, sample: Record) -> None:
+            for name, array in sample.items():
                 whole[name][index] = array[0]
 
-        for _ in watch(side_by_side(read, range(count))):
+        keep(0, first)
+        read = side_by_side(lambda n: keep(n, self._samples(np.array([n]))), range(1, count))
+        for _ in watch(read):
             pass
         self._samples = held = Held(**whole)
         return held

@@ -120,7 +120,7 @@ def _sweep(options: RangeTestOptions, config: Config, console: Console) -> Sweep
     )
     batches = islice(chain.from_iterable(map(data.train, count())), options.steps)
     progress = track(batches, "range test", total=options.steps, console=console, transient=True)
-    state = recipe.first(config.train.seed, config.data.size)
+    state = recipe.first(config.train.seed, config.data.size)()
     rates = np.geomspace(options.lowest, options.highest, options.steps).tolist()
     seen = sweep(recipe.train, state, progress, rates)
     if not seen.losses:

@@ -36,14 +36,11 @@ class Recipe(NamedTuple):
     train: Callable[..., Any]
     evaluate: Callable[..., Any]
 
-    def first(self, seed: int, size: tuple[int, int]) -> TrainState:
-        """`init`, compiled; also to be traced by `jax.eval_shape`."""
+    def first(self, seed: int, size: tuple[int, int]) -> Callable[[], TrainState]:
+        """Makes a state with fresh weights when it is called; can be traced, too."""
         # It runs once: optimising its code takes ten times as long as running it as it is.
-        compiled = jax.jit(
-            partial(self.init, size=size),
-            compiler_options={"xla_backend_optimization_level": 0},
-        )
-        return compiled(jax.random.key(seed))
+        options = {"xla_backend_optimization_level": 0}
+        return jax.jit(partial(self.init, jax.random.key(seed), size), compiler_options=options)
 
     def init(self, key: jax.Array, size: tuple[int, int]) -> TrainState:
         """A state with fresh weights for images of this height and width."""

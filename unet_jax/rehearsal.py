@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -113,7 +112,7 @@ def rehearse_training(
         axis_name=parallel.axis_name,
         remat=remat,
     )
-    init = partial(recipe.first, config.train.seed, config.data.size)
+    init = recipe.first(config.train.seed, config.data.size)
     batch = random_batch(config, classes, hosts=jax.process_count())
     result = rehearse(parallel.train(recipe.train), init, batch, parallel=parallel)
     return rehearsal_table(result, config, named(parallel.devices), remat=remat)
