@@ -19,9 +19,9 @@ from parity.row import Row, first_divergence, relative_error, ulps
 from unet_jax.augment import Normalisation
 from unet_jax.augment import normalise as normalise_jax
 from unet_jax.batch import IGNORED, Batch
+from unet_jax.gradients import loss_and_grads
 from unet_jax.losses import Loss
 from unet_jax.models import build_model as build_flax
-from unet_jax.step import loss_and_grads
 from unet_torch_ref.augment import normalise as normalise_torch
 from unet_torch_ref.batch import to_tensors
 from unet_torch_ref.losses import Loss as TorchLoss

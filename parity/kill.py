@@ -18,7 +18,6 @@ import jax
 import numpy as np
 
 from parity.twin import make_learner as make_torch_learner
-from unet_jax.cli import RunOptions
 from unet_jax.config import (
     AugmentConfig,
     Config,
@@ -28,10 +27,12 @@ from unet_jax.config import (
     SaveConfig,
     TrainConfig,
 )
+from unet_jax.framework import Framework
 from unet_jax.learner import JaxLearner
 from unet_jax.train import train as run_training
+from unet_jax.train_options import RunOptions
 
-Framework = Literal["jax", "torch"]
+Name = Literal["jax", "torch"]
 Digests = dict[str, str]
 
 EPOCHS, IMAGES, BATCH = 3, 18, 4
@@ -71,7 +72,7 @@ class Point:
       different: What is not as in the uninterrupted run.
     """
 
-    framework: Framework
+    framework: Name
     step: int
     seconds: float
     half_written: bool
@@ -82,13 +83,13 @@ class Point:
 class KillTest:
     """The runs of one framework, each in a process of its own."""
 
-    def __init__(self, framework: Framework, folder: Path, seed: int) -> None:
+    def __init__(self, framework: Name, folder: Path, seed: int) -> None:
         """Args:
         framework: Which one's.
         folder: Empty.
         seed: Of the moments.
         """
-        self.framework: Framework = framework
+        self.framework: Name = framework
         self.folder = folder
         self._random = random.Random(f"{framework} {seed}")
         self._config = tiny(folder / "prepared")
@@ -139,7 +140,7 @@ class KillTest:
 class Process:
     """A training in a fork of this process, which spares the time to import everything anew."""
 
-    def __init__(self, framework: Framework, options: RunOptions, config: Config) -> None:
+    def __init__(self, framework: Name, options: RunOptions, config: Config) -> None:
         assert options.workdir is not None
         self._log = options.workdir.with_suffix(".log")
         reading, writing = os.pipe()
@@ -186,10 +187,10 @@ class Process:
         return os.WIFSIGNALED(status)
 
 
-def train(framework: Framework, options: RunOptions, config: Config, report: int) -> int:
+def train(name: Name, options: RunOptions, config: Config, report: int) -> int:
     """Trains, tells `report` of each step as it begins, and leaves digests of the last state."""
     started = time.monotonic()
-    make_learner = {"jax": JaxLearner, "torch": make_torch_learner}[framework]
+    make_learner = {"jax": JaxLearner, "torch": make_torch_learner}[name]
     made: list[Any] = []
 
     def make(*args: Any, **facts: Any) -> Any:
@@ -207,9 +208,10 @@ def train(framework: Framework, options: RunOptions, config: Config, report: int
         learner.train_step = train_step
         return learner
 
-    status = run_training(
-        options, config, make_learner=make, describe=_unused, rehearse=_unused, started=started
+    framework = Framework(
+        make_learner=make, describe=_unused, rehearse=_unused, out_of_memory=_never
     )
+    status = run_training(options, config, framework, started=started)
     assert options.workdir is not None
     (options.workdir / "digests.json").write_text(json.dumps(digests(made[0])))
     return status
@@ -217,6 +219,10 @@ def train(framework: Framework, options: RunOptions, config: Config, report: int
 
 def _unused(config: Config, num_classes: int) -> Any:
     raise AssertionError("nothing is said of these networks")
+
+
+def _never(error: Exception) -> bool:
+    return False
 
 
 def digests(learner: Any) -> Digests:

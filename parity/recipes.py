@@ -19,7 +19,7 @@ from parity.row import Row, relative_error
 from unet_jax.batch import IGNORED, Batch
 from unet_jax.config import Config
 from unet_jax.draws import draw
-from unet_jax.step import loss_and_grads
+from unet_jax.gradients import loss_and_grads
 from unet_torch_ref.batch import to_tensors
 from unet_torch_ref.losses import Loss as TorchLoss
 from unet_torch_ref.step import accumulate_gradients

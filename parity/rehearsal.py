@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import psutil
 import torch
 from rich.table import Table
 from torch import Tensor
@@ -12,6 +11,7 @@ from torch import Tensor
 from parity.twin import build_twin, make_learner
 from unet_jax.config import Config
 from unet_jax.describe import Layer, Network
+from unet_jax.memory import free_host_memory
 from unet_jax.rehearsal import Rehearsal, random_batch, rehearsal_table, time_steps
 from unet_torch_ref.cost import cost
 from unet_torch_ref.describe import layers
@@ -21,7 +21,7 @@ def describe(config: Config, num_classes: int) -> Network:
     """The twin's layers; as `unet_jax.describe.describe`."""
     with torch.device("meta"):
         model = build_twin(config, num_classes)
-    found = layers(model, config.train.batch_size, config.data.size)
+    found = layers(model, config.batch_size, config.data.size)
     parameters = {name: tuple(p.shape) for name, p in model.named_parameters()}
     return Network(type(model).__name__, [Layer(*layer) for layer in found], parameters)
 
@@ -40,7 +40,7 @@ def rehearse_training(config: Config, num_classes: int, *, remat: bool = False) 
             remat=remat,
         )
     batch, free = random_batch(config, classes), learner.free_memory
-    free = psutil.virtual_memory().available if free is None else free
+    free = free_host_memory() if free is None else free
 
     def step() -> None:
         float(learner.train_step(batch)["loss"])
@@ -56,7 +56,7 @@ def rehearse_training(config: Config, num_classes: int, *, remat: bool = False) 
         state_bytes=_bytes([*parameters, *learner.model.buffers(), *kept, *average]),
         activation_bytes=counted.bytes,
         free_bytes=free,
-        speed=time_steps(step, config.train.batch_size),
+        speed=time_steps(step, config.batch_size),
     )
     return rehearsal_table(result, config, learner.device.partition(": ")[2], remat=remat)
 

@@ -12,7 +12,7 @@ from torch import nn
 from parity.convert import Variables, to_flax
 from unet_jax.config import Config
 from unet_jax.recipe import Recipe, build_recipe
-from unet_jax.step import TrainState
+from unet_jax.state import TrainState
 from unet_torch_ref.checkpoint import Checkpoints
 from unet_torch_ref.learner import TorchLearner
 from unet_torch_ref.losses import Loss

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from unet_jax.cli import INTERRUPTED, fail
+from unet_jax.cli import INTERRUPTED, fail, needs_torch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +56,9 @@ def main() -> int:
         options.pop(name) for name in ("source", "out", "to", "force", "debug")
     )
     # Slow to import: only when the command line is known to be right.
-    from parity.porting.conversion import convert
-    from parity.porting.source import Given
+    with needs_torch():
+        from parity.porting.conversion import convert
+        from parity.porting.source import Given
 
     try:
         return convert(source, out, to=to, given=Given(**options), force=force)

@@ -1,6 +1,6 @@
 """Looks for a learning rate: `python scripts/lr_find.py --help`."""
 
-from unet_jax.cli import parse_range_test
+from unet_jax.range_test_options import parse_range_test
 
 
 def main() -> int:

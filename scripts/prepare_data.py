@@ -1,6 +1,6 @@
 """Prepares a data set ahead of training: `python scripts/prepare_data.py --help`."""
 
-from unet_jax.cli import parse_prepare
+from unet_jax.prepare_options import parse_prepare
 
 
 def main() -> int:

@@ -3,7 +3,8 @@
 import time
 from functools import partial
 
-from unet_jax.cli import mistakes, parse
+from unet_jax.cli import mistakes
+from unet_jax.train_options import parse
 
 
 def main() -> int:
@@ -13,25 +14,26 @@ def main() -> int:
     import jax
 
     from unet_jax.describe import describe
+    from unet_jax.framework import Framework
+    from unet_jax.hosts import Hosts
     from unet_jax.learner import JaxLearner
-    from unet_jax.parallel import choose, connect
+    from unet_jax.memory import out_of_memory
+    from unet_jax.parallel import all_well, choose, connect
     from unet_jax.rehearsal import rehearse_training
     from unet_jax.train import train
 
     with mistakes():
         if options.distributed:
             connect(options.coordinator, options.processes, options.process)
-        parallel = choose(options.parallel, config.train)
-    return train(
-        options,
-        config,
+        parallel = choose(options.parallel, config)
+    framework = Framework(
         make_learner=partial(JaxLearner, parallel=parallel, remat=options.remat),
         describe=describe,
         rehearse=partial(rehearse_training, parallel=parallel, remat=options.remat),
-        started=started,
-        host=jax.process_index(),
-        hosts=jax.process_count(),
+        out_of_memory=out_of_memory,
     )
+    hosts = Hosts(this=jax.process_index(), count=jax.process_count(), all_well=all_well)
+    return train(options, config, framework, started=started, hosts=hosts)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Data sets for the tests, drawn and written in their publishers' layouts."""
 
 import io
+import os
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,10 +13,11 @@ from PIL import Image
 
 from unet_jax.config import DataConfig
 from unet_jax.datasets import DataError, PairBuilder, open_dataset
+from unet_jax.draws import ONE_PIXEL, Draw
 
 # Height and width. No target pixel's centre falls on the border of two source pixels.
 NATIVE, SIZE = (40, 60), (16, 32)
-REAL = Path(__file__).parents[2] / "shared" / "data"
+REAL = Path(os.environ.get("UNET_JAX_DATA") or Path(__file__).parents[2] / "shared" / "data")
 RED, GREEN, BLACK, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 0), (255, 255, 255)
 Save = Callable[[np.ndarray, Path], None]
 
@@ -23,7 +25,7 @@ Save = Callable[[np.ndarray, Path], None]
 def real(name: str) -> Path:
     """The folder of a published set; a test that asks for one that is not there is skipped."""
     if not (REAL / name).is_dir():
-        pytest.skip(f"needs the published files: no {REAL / name}")
+        pytest.skip(f"needs the published files: no {REAL / name}; UNET_JAX_DATA says where")
     return REAL / name
 
 
@@ -35,6 +37,11 @@ def draw(seed: int, size: tuple[int, int] = NATIVE) -> tuple[np.ndarray, np.ndar
     y, x = np.indices(size)
     mask = np.hypot(y - size[0] / 2, x - size[1] / 2) < rng.uniform(9, 16) + 2 * np.sin(x)
     return image.astype(np.uint8), mask.astype(np.uint8)
+
+
+def identity() -> Draw:
+    """The draw that changes nothing."""
+    return Draw(ONE_PIXEL * np.eye(2, 3, dtype=np.int32), np.array([1, 1, 1, 0, 1], np.float32))
 
 
 def draw_classes(seed: int, count: int, size: tuple[int, int] = NATIVE) -> np.ndarray:
@@ -83,6 +90,48 @@ def write_kaggle(folder: Path, cars: Sequence[str], views: Sequence[str]) -> Pat
     return folder
 
 
+SPLITS = {"train": ["a", "b", "c"], "val": ["d", "e"]}
+
+
+def write_segnet(folder: Path, splits: dict[str, list[str]] = SPLITS) -> Path:
+    """Masks of 0 to 11, and lists of paths on their author's machine."""
+    for split, names in splits.items():
+        lines = []
+        for name in names:
+            save_image(draw(ord(name))[0], folder / split / f"{name}.png")
+            save_image(draw_classes(ord(name), 12), folder / f"{split}annot" / f"{name}.png")
+            lines.append(
+                f"/SegNet/CamVid/{split}/{name}.png /SegNet/CamVid/{split}annot/{name}.png"
+            )
+        (folder / f"{split}.txt").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+ADE20K_CLASSES = 150
+ADE20K_LINES = ["Idx\tRatio\tTrain\tVal\tName"]
+ADE20K_LINES += [
+    f"{n}\t0.1\t{9 * n}\t{n}\tclass {n}, other {n}" for n in range(1, ADE20K_CLASSES + 1)
+]
+ADE20K_SIZES = {"b": (30, 44), "c": (52, 36)}
+"""Of those pictures that do not have the usual one."""
+
+
+def ade20k_labels(name: str) -> np.ndarray:
+    """Values from 0 to 150, all of which occur."""
+    return draw_classes(ord(name), ADE20K_CLASSES + 1, ADE20K_SIZES.get(name, NATIVE))
+
+
+def write_ade20k(folder: Path, training: str = "ab", validation: str = "c") -> Path:
+    """Images, annotations, and the list of classes; a letter names a pair."""
+    for split, names in (("training", training), ("validation", validation)):
+        for name in names:
+            image = draw(ord(name), ADE20K_SIZES.get(name, NATIVE))[0]
+            save_image(image, folder / "images" / split / f"{name}.jpg", quality=95)
+            save_image(ade20k_labels(name), folder / "annotations" / split / f"{name}.png")
+    (folder / "objectInfo150.txt").write_text("\n".join(ADE20K_LINES))
+    return folder
+
+
 NAMES = ("a", "b", "c")
 IDS = {name: draw_classes(ord(name), 3) for name in NAMES}
 
@@ -99,7 +148,7 @@ def write_folder(
     for name in names:
         save_image(draw(ord(name))[0], folder / images.format(name))
         (folder / masks.format(name)).parent.mkdir(parents=True, exist_ok=True)
-        save(IDS[name], folder / masks.format(name))
+        save(draw_classes(ord(name), 3), folder / masks.format(name))
     return folder
 
 

@@ -33,7 +33,7 @@ def jax_state(step: int, width: int = 8, place: Any = None) -> Any:
     """A training state, placed by a device or a sharding."""
     from unet_jax.scale import LossScale
     from unet_jax.schedule import Plateau
-    from unet_jax.step import TrainState
+    from unet_jax.state import TrainState
 
     n = numbers(step, width)
     # Not jnp's: what device_put makes of those for several processes has no shards (JAX 0.10).

@@ -6,8 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from drawing import (
+    ADE20K_LINES,
+    ADE20K_SIZES,
     NATIVE,
     SIZE,
+    ade20k_labels,
     contents,
     draw,
     draw_classes,
@@ -17,33 +20,20 @@ from drawing import (
     real,
     refused,
     save_image,
+    write_ade20k,
     zipped,
 )
 from PIL import Image
 
 from unet_jax.datasets.ade20k import COUNT
 
-SIZES = {"a": NATIVE, "b": (30, 44), "c": (52, 36)}
-HEADER = "Idx\tRatio\tTrain\tVal\tName"
-LINES = [f"{n}\t0.1\t{9 * n}\t{n}\tclass {n}, other {n}" for n in range(1, COUNT + 1)]
-LIST = "\n".join([HEADER, *LINES])
-
-
-def labels(name: str) -> np.ndarray:
-    """Values from 0 to 150, all of which occur."""
-    return draw_classes(ord(name), COUNT + 1, SIZES[name])
+HEADER, *LINES = ADE20K_LINES
+LIST = "\n".join(ADE20K_LINES)
 
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    folder = tmp_path / "data" / "ADEChallengeData2016"
-    for split, names in (("training", "ab"), ("validation", "c")):
-        for name in names:
-            image = draw(ord(name), SIZES[name])[0]
-            save_image(image, folder / "images" / split / f"{name}.jpg", quality=95)
-            save_image(labels(name), folder / "annotations" / split / f"{name}.png")
-    (folder / "objectInfo150.txt").write_text(LIST)
-    return folder
+    return write_ade20k(tmp_path / "data" / "ADEChallengeData2016")
 
 
 @pytest.mark.parametrize("size", [NATIVE, SIZE], ids=["a's own size", "smaller"])
@@ -53,14 +43,14 @@ def test_zero_is_ignored_once_and_the_others_move_down(
     stored = masks(open_set("ade20k", data, tmp_path / "prepared", size))
     assert list(stored) == ["train/a", "train/b", "val/c"]
     for name, mask in stored.items():
-        drawn = labels(name[-1]).astype(int)
+        drawn = ade20k_labels(name[-1]).astype(int)
         expected = np.where(drawn == 0, 255, drawn - 1)
         np.testing.assert_array_equal(mask, nearest(expected, size))
 
 
 def test_native_sizes_are_kept(data: Path, tmp_path: Path):
     facts = open_set("ade20k", data, tmp_path / "prepared").facts
-    assert facts.native == [list(SIZES[name]) for name in "abc"]
+    assert facts.native == [list(ADE20K_SIZES.get(name, NATIVE)) for name in "abc"]
     assert facts.splits == ["train", "train", "val"]
 
 
@@ -113,7 +103,7 @@ def test_a_list_that_cannot_be_followed(text: str, complaint: str, data: Path, t
 
 def test_an_image_without_its_mask_is_named(data: Path, tmp_path: Path):
     (data / "annotations" / "validation" / "c.png").unlink()
-    save_image(labels("a"), data / "annotations" / "validation" / "d.png")
+    save_image(ade20k_labels("a"), data / "annotations" / "validation" / "d.png")
     message = refused("ade20k", data, tmp_path / "prepared")
     assert "images/validation/c.jpg: has no mask" in message
     assert "annotations/validation/d.png: has no image" in message

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 import torch
+from drawing import identity
 from PIL import Image
 
 import unet_jax.augment
@@ -30,7 +31,7 @@ from parity.trajectory import train_both
 from unet_jax import draws
 from unet_jax.batch import IGNORED, Batch
 from unet_jax.config import AugmentConfig, Config, ModelConfig, OptimConfig
-from unet_jax.draws import ONE_PIXEL, affine, draw, geometric, identity, photometric
+from unet_jax.draws import ONE_PIXEL, affine, draw, geometric, photometric
 from unet_torch_ref.batch import to_tensors
 
 MANY = 2000

@@ -83,7 +83,9 @@ def test_held_it_is_made_once(scenes: PairBuilder, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(
         pipeline_module, "border_map", lambda *args: made.append(None) or border_map(*args)
     )
-    pipeline = serve(scenes, "host")
+    pipeline, watched = serve(scenes), []
+    pipeline.hold(lambda read: (watched.append(each) for each in read))
+    assert len(watched) == len(pipeline.names) - 1
     for epoch in range(2):
         list(pipeline.train(epoch))
         list(pipeline.validation())
@@ -103,7 +105,8 @@ def test_the_pictures_of_a_larger_copy_have_it_at_their_size(
 
 @pytest.mark.parametrize(("weight", "border"), [(0.0, None), (10.0, SIGMA)], ids=["off", "on"])
 def test_the_loss_says_whether_it_is_needed(weight: float, border: float | None):
-    assert LossConfig(border_weight=weight, border_sigma=SIGMA).border == border
+    sigma = SIGMA if weight else LossConfig().border_sigma
+    assert LossConfig(border_weight=weight, border_sigma=sigma).border == border
 
 
 def test_both_frameworks_steps_move_and_weigh_it(x64: None, scenes: PairBuilder):

@@ -1,7 +1,5 @@
 """Where a prepared set lies while it is trained on."""
 
-from types import SimpleNamespace
-
 import pytest
 
 from unet_jax import cache
@@ -22,8 +20,7 @@ from unet_jax.cache import choose_place
 def test_auto_takes_the_nearest_place_with_room_for_four(
     host_free: int, device_free: int | None, place: str, monkeypatch: pytest.MonkeyPatch
 ):
-    memory = SimpleNamespace(available=host_free)
-    monkeypatch.setattr(cache.psutil, "virtual_memory", lambda: memory)
+    monkeypatch.setattr(cache, "free_host_memory", lambda: host_free)
     assert choose_place("auto", 100, device_free) == place
 
 

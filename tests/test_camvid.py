@@ -10,6 +10,7 @@ from drawing import (
     NATIVE,
     RED,
     SIZE,
+    SPLITS,
     contents,
     draw,
     draw_classes,
@@ -19,6 +20,7 @@ from drawing import (
     real,
     refused,
     save_image,
+    write_segnet,
     zipped,
 )
 from PIL import Image
@@ -26,22 +28,7 @@ from PIL import Image
 from unet_jax.datasets.camvid import CamVid
 
 VOID = 11
-SPLITS = {"train": ["a", "b", "c"], "val": ["d", "e"]}
 NAMES = [f"{split}/{name}" for split, names in SPLITS.items() for name in names]
-
-
-def write_segnet(folder: Path, splits: dict[str, list[str]] = SPLITS) -> Path:
-    """Masks of 0 to 11, and lists of paths on their author's machine."""
-    for split, names in splits.items():
-        lines = []
-        for name in names:
-            save_image(draw(ord(name))[0], folder / split / f"{name}.png")
-            save_image(draw_classes(ord(name), 12), folder / f"{split}annot" / f"{name}.png")
-            lines.append(
-                f"/SegNet/CamVid/{split}/{name}.png /SegNet/CamVid/{split}annot/{name}.png"
-            )
-        (folder / f"{split}.txt").write_text("\n".join(lines) + "\n")
-    return folder
 
 
 COLOURS = ((64, 128, 64), (0, 128, 192), (128, 0, 0), (0, 0, 0), (64, 192, 0))

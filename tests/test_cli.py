@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from unet_jax.cli import RunOptions, parse
 from unet_jax.config import (
     AugmentConfig,
     Config,
@@ -20,6 +19,9 @@ from unet_jax.config import (
     load,
     presets,
 )
+from unet_jax.launch import Launch, read_launch, write_launch
+from unet_jax.run import Run
+from unet_jax.train_options import RunOptions, parse
 
 
 def run(*args: str | Path) -> tuple[RunOptions, Config]:
@@ -81,7 +83,7 @@ def test_a_flag_changes_a_preset_and_nothing_else(spelling, first):
     [
         (["--class-weights", "median"], LossConfig(class_weights="median")),
         (["--class-weights", "1", "2.5"], LossConfig(class_weights=(1.0, 2.5))),
-        (["--dice", "1", "--focal-alpha", "0.25"], LossConfig(dice=1.0, focal_alpha=0.25)),
+        (["--focal", "1", "--focal-alpha", "0.25"], LossConfig(focal=1.0, focal_alpha=0.25)),
     ],
 )
 def test_the_loss_has_flags(flags, loss):
@@ -131,6 +133,41 @@ def test_resume_may_change_a_setting(saved):
     assert config == dataclasses.replace(
         expected, train=dataclasses.replace(expected.train, epochs=20)
     )
+
+
+def test_resume_goes_on_as_the_run_was_launched(saved):
+    folder, _ = saved
+    write_launch(folder, Launch(remat=True, wandb=True, parallel="pmap"))
+    options, _ = run("--resume", "--workdir", folder)
+    assert options.launch == Launch(remat=True, wandb=True, parallel="pmap")
+    options, _ = run("--resume", "--workdir", folder, "--no-wandb", "--parallel", "jit")
+    assert options.launch == Launch(remat=True, parallel="jit")
+    options, _ = run("--resume", "--workdir", folder, "--preset", folder / "config.yaml")
+    assert options.remat
+
+
+def test_a_run_says_how_it_was_launched(tmp_path):
+    how = Launch(remat=True, parallel="shard")
+    Run(tmp_path / "run", Config(), how, resume=False)
+    assert read_launch(tmp_path / "run") == how
+
+
+def test_resume_or_start_resumes_what_there_is(saved, tmp_path):
+    folder, expected = saved
+    options, config = run("--resume-or-start", "--workdir", folder)
+    assert (options.resume, config) == (True, expected)
+    options, config = run("--resume-or-start", "--workdir", tmp_path / "new")
+    assert (options.resume, config) == (False, load("shapes"))
+
+
+@pytest.mark.parametrize("flags", [["--workdir=~/run"], ["--workdir", "~/run"]], ids=" ".join)
+def test_a_home_folder_is_one_everywhere(flags, saved, monkeypatch):
+    folder, expected = saved
+    (folder / "run").mkdir()
+    (folder / "config.yaml").rename(folder / "run" / "config.yaml")
+    monkeypatch.setenv("HOME", str(folder))
+    options, config = run("--resume", *flags)
+    assert (options.workdir, config) == (folder / "run", expected)
 
 
 def test_a_folder_without_resume_gives_no_settings(saved):
@@ -214,6 +251,11 @@ def test_a_bad_choice_is_named_with_what_is_allowed(capsys, flags, names):
             ["--resume"],
             "error: --resume needs --workdir: the folder of the run to go on with",
             id="resume-without-a-folder",
+        ),
+        pytest.param(
+            ["--resume-or-start"],
+            "error: --resume-or-start needs --workdir: the folder of the run to go on with",
+            id="resume-or-start-without-a-folder",
         ),
     ],
 )

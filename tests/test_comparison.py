@@ -17,6 +17,7 @@ from PIL import Image
 
 from unet_jax.comparison import PAGE, refresh, write_page
 from unet_jax.config import Config, DataConfig, ModelConfig, OptimConfig, dump
+from unet_jax.launch import Launch
 from unet_jax.run import Run
 from unet_jax.train import compared
 
@@ -128,7 +129,7 @@ def test_a_row_says_what_a_run_reached(tmp_path: Path):
 
 
 def test_what_a_run_writes_can_be_read(tmp_path: Path):
-    run = Run(tmp_path / "runs" / "real", Config(), resume=False)
+    run = Run(tmp_path / "runs" / "real", Config(), Launch(), resume=False)
     panel = Image.fromarray(np.zeros((4, 4, 3), np.uint8))
     run.epoch(record(1, 0.5), panel)
     assert (tmp_path / "runs" / PAGE).exists()  # After every epoch.
@@ -171,7 +172,15 @@ def test_the_best_epoch_is_the_one_by_the_run_s_own_score(best: str, epoch: int,
         for n, dice, loss in zip((1, 2, 3), DICE, (0.75, 0.5, 0.25), strict=True)
     ]
     (run / "metrics.jsonl").write_text("".join(json.dumps(each) + "\n" for each in records))
-    assert compare(tmp_path).rows[1][1] == f"{epoch} of 3"
+    make_run(tmp_path / "two")
+    page = compare(tmp_path)
+    headings, *rows = page.rows
+    [row] = [row for row in rows[:2] if row[0] == "one"]
+    assert row[1] == f"{epoch} of 3"
+    assert ("boundary F" in headings) == (best == "boundary_f")
+    if best == "boundary_f":
+        column = headings.index("boundary F")
+        assert {row[0]: row[column] for row in rows[:2]} == {"one": "1.0000", "two": "–"}
 
 
 @pytest.mark.parametrize(
@@ -376,7 +385,7 @@ def test_a_page_that_cannot_be_written_ends_no_run(tmp_path: Path, monkeypatch):
         raise OSError("no space")
 
     monkeypatch.setattr("unet_jax.comparison.write_page", full)
-    run = Run(tmp_path / "runs" / "real", Config(), resume=False)
+    run = Run(tmp_path / "runs" / "real", Config(), Launch(), resume=False)
     run.epoch(record(1, 0.5), Image.fromarray(np.zeros((4, 4, 3), np.uint8)))
     run.close()
     assert compared(run.workdir) == "; not compared with other runs: no space"

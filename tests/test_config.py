@@ -515,6 +515,33 @@ def test_plain_takes_no_residual_options():
             "border_weight: 10.0 needs a cross_entropy above 0",
             id="border-without-cross-entropy",
         ),
+        *(
+            pytest.param(
+                LossConfig,
+                {name: value, "cross_entropy": 0, "lovasz": 1},
+                f"{name}: {value} needs a {needed} above 0",
+                id=f"{name}-alone",
+            )
+            for name, value, needed in (
+                ("pos_weight", 2.0, "cross_entropy"),
+                ("label_smoothing", 0.1, "cross_entropy"),
+                ("class_weights", "median", "cross_entropy or focal"),
+                ("class_weights", (1.0, 2.0), "cross_entropy or focal"),
+                ("reduction", "batch", "dice or tversky"),
+                ("smooth", 1.0, "dice or tversky"),
+                ("tversky_alpha", 0.5, "tversky"),
+                ("tversky_beta", 0.5, "tversky"),
+                ("focal_gamma", 1.0, "focal"),
+                ("focal_alpha", 0.25, "focal"),
+                ("border_sigma", 4.0, "border_weight"),
+            )
+        ),
+        pytest.param(
+            AugmentConfig,
+            {"crop_ratio": (0.2, 1.0)},
+            "crop_ratio: (0.2, 1.0) needs a crop above 0",
+            id="crop-ratio-alone",
+        ),
         pytest.param(
             LossConfig,
             {"focal_alpha": 1.5},
@@ -597,7 +624,7 @@ def yaml_of(group: str, fields: dict[str, Any]) -> str:
             id="pos-weight",
         ),
         pytest.param(
-            {"focal_alpha": 0.25},
+            {"focal_alpha": 0.25, "focal": 1.0},
             3,
             "focal_alpha: 0.25 needs two classes, and there are 3; class_weights has one for each",
             id="focal-alpha",
@@ -609,6 +636,17 @@ def test_a_loss_that_does_not_go_with_the_classes_is_refused(fields, classes, me
         LossConfig(**fields).check(classes)
     LossConfig(**fields).check(3 if "class_weights" in fields else 2)
     LossConfig().check(classes)
+
+
+def test_micro_batches_divide_the_batch_that_there_is():
+    message = "^accumulate: 3 does not divide batch_size 8$"
+    with pytest.raises(ValueError, match=message):
+        Config(train=TrainConfig(batch_size=8, accumulate=3))
+    message = "^accumulate: 2 does not divide batch_size 3 with overfit 3$"
+    with pytest.raises(ValueError, match=message):
+        Config(data=DataConfig(overfit=3), train=TrainConfig(batch_size=8, accumulate=2))
+    few = Config(data=DataConfig(overfit=4), train=TrainConfig(batch_size=8, accumulate=2))
+    assert few.batch_size == 4
 
 
 def test_groups_need_not_divide_without_a_group_norm():

@@ -134,3 +134,20 @@ def test_a_signal_to_one_stops_both_after_the_same_step(shared: Path, tmp_path: 
     _, errors = resumed.communicate(timeout=PATIENCE)
     assert resumed.returncode == 0, errors
     assert [record["epoch"] for record in records(workdir)] == list(range(1, EPOCHS + 1))
+
+
+def test_a_host_that_cannot_start_ends_the_other(shared: Path, tmp_path: Path):
+    workdir = tmp_path / "run"
+    workdir.mkdir()
+    (workdir / "config.yaml").touch()  # Which the first host alone looks at.
+    processes = list(start_two(shared, workdir))
+    try:
+        begun = time.monotonic()
+        outputs = [process.communicate(timeout=PATIENCE) for process in processes]
+        assert [process.returncode for process in processes] == [2, 2], outputs
+    finally:
+        for process in processes:
+            process.kill()
+    assert f"error: --workdir: {workdir} holds a run already" in outputs[0][1]
+    assert "error: another host could not start; it says why" in outputs[1][1]
+    assert time.monotonic() - begun < 90  # JAX itself notices after 100 s.

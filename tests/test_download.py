@@ -1,5 +1,6 @@
 """Downloads: from a server on this machine, and from a stand-in for Kaggle's package."""
 
+import hashlib
 import inspect
 import io
 import socket
@@ -48,6 +49,7 @@ class Server(ThreadingHTTPServer):
       content: The file.
       status: Of every answer, unless a range is asked for.
       ranges: Whether it serves ranges.
+      tagged: Whether it says which version of the file it sends.
       sent: How many bytes of an answer's body are sent before the connection is closed; None: all.
       reset: Whether it is closed by a reset.
       asked: The `Range` of each request; None if it had none.
@@ -55,7 +57,7 @@ class Server(ThreadingHTTPServer):
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.content, self.status, self.ranges = ADE, 200, True
+        self.content, self.status, self.ranges, self.tagged = ADE, 200, True, True
         self.sent: int | None = None
         self.reset = False
         self.asked: list[str | None] = []
@@ -68,11 +70,14 @@ class Handler(BaseHTTPRequestHandler):
         assert isinstance(server, Server)
         server.asked.append(asked)
         status, body = server.status, server.content
-        if asked and server.ranges:
+        tag = f'"{hashlib.sha256(body).hexdigest()}"'
+        if asked and server.ranges and self.headers["If-Range"] in (tag, None):
             start = int(asked.removeprefix("bytes=").removesuffix("-"))
             status, body = (206, body[start:]) if start < len(body) else (416, b"")
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
+        if server.tagged:
+            self.send_header("ETag", tag)
         self.end_headers()
         self.wfile.write(body[: server.sent])
         if server.reset:
@@ -132,15 +137,22 @@ def test_a_connection_that_is_reset_leaves_a_part_to_go_on_with(server: Server, 
     assert (tmp_path / "data.zip").read_bytes() == ADE
 
 
-@pytest.mark.parametrize("ranges", [True, False], ids=["refused-range", "no-ranges"])
+@pytest.mark.parametrize("change", ["refused range", "no ranges", "a new file", "no version"])
 def test_a_part_that_cannot_be_gone_on_with_is_replaced(
-    server: Server, tmp_path: Path, ranges: bool
+    server: Server, tmp_path: Path, change: str
 ):
-    server.ranges = ranges
-    (tmp_path / "data.zip.part").write_bytes(b"x" * (len(ADE) + 7))
+    server.sent, server.tagged = len(ADE) // 2, change != "no version"
+    with pytest.raises(DataError, match="broke off"):
+        fetch_zip(server.url, tmp_path / "data.zip")
+    server.sent, server.ranges = None, change != "no ranges"
+    if change == "refused range":
+        (tmp_path / "data.zip.part").write_bytes(b"x" * (len(ADE) + 7))
+    if change == "a new file":
+        server.content = zipped(["other", "files", "and", "more"])
     fetch_zip(server.url, tmp_path / "data.zip")
-    assert (tmp_path / "data.zip").read_bytes() == ADE
-    assert len(server.asked) == (2 if ranges else 1)
+    assert (tmp_path / "data.zip").read_bytes() == server.content
+    assert [p.name for p in tmp_path.iterdir()] == ["data.zip"]
+    assert len(server.asked) == (3 if change == "refused range" else 2)
 
 
 def test_a_missing_file_is_named(server: Server, tmp_path: Path):

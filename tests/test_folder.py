@@ -36,6 +36,8 @@ from PIL import Image
         ("{}.png", "{}_mask.png", "_mask"),
         ("all/{}.png", "all/{}_mask.png", "_mask"),
         ("images/deep/{}.png", "masks/deep/{}.png", ""),
+        ("{}.png", "masks/{}.png", ""),
+        ("{}.png", "masks/{}_mask.png", "_mask"),
     ],
 )
 def test_pairs_without_splits_are_found(images: str, masks: str, suffix: str, tmp_path: Path):
@@ -55,6 +57,7 @@ def test_pairs_without_splits_are_found(images: str, masks: str, suffix: str, tm
         ("{split}/{{}}.png", "{split}/{{}}_mask.png", "_mask"),
         ("{split}_images/{{}}.png", "{split}_masks/{{}}_mask.png", "_mask"),
         ("data/{split}/images/{{}}.png", "data/{split}/masks/{{}}.png", ""),
+        ("{split}/{{}}.png", "{split}/masks/{{}}.png", ""),
     ],
 )
 @pytest.mark.parametrize("spelling", [("train", "val"), ("training", "validation")], ids=str)

@@ -54,7 +54,9 @@ def test_no_module_of_a_package_loads_the_other_framework(package, some, foreign
 @pytest.mark.parametrize(
     "module",
     [
-        "unet_jax.cli",
+        "unet_jax.train_options",
+        "unet_jax.prepare_options",
+        "unet_jax.range_test_options",
         "unet_jax.config",
         "unet_jax.prediction.predict_options",
         "unet_jax.exporting.export_options",

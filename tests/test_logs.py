@@ -1,6 +1,7 @@
 """What is logged beside the run's own files: TensorBoard's histograms, Weights & Biases."""
 
 import json
+import resource
 import runpy
 import struct
 import sys
@@ -15,8 +16,9 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 from wandb.proto import wandb_internal_pb2
 
-from unet_jax.config import Config
+from unet_jax.config import Config, SaveConfig
 from unet_jax.events import Events
+from unet_jax.launch import Launch
 from unet_jax.run import Run
 from unet_jax.weights_and_biases import WeightsAndBiases
 
@@ -48,6 +50,30 @@ def test_histograms_count_what_is_finite(tmp_path: Path):
     assert counts[-1] == 2
     assert counts.sum() == 4
     assert sum(found["same"].bucket) == 7
+
+
+def test_a_full_disk_is_an_error_where_it_is_noticed(tmp_path: Path, capsys):
+    log = Events(tmp_path)
+    [path] = tmp_path.iterdir()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 9, before[1]))
+        with pytest.raises(OSError, match="File too large"):
+            log.scalars({"loss": 1.0}, 1)
+        log.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert capsys.readouterr().err == ""
+
+
+def test_the_deciding_score_is_logged(tmp_path: Path):
+    run = Run(tmp_path / "run", Config(save=SaveConfig(best="boundary_f")), Launch(), resume=False)
+    run.epoch({**RECORD, "boundary_f": 0.625}, Image.new("RGB", (8, 6)))
+    run.close()
+    [path] = (tmp_path / "run" / "events").iterdir()
+    found = {v.tag for e in LegacyEventFileLoader(str(path)).Load() for v in e.summary.value}
+    names = {"val_loss", "dice", "iou", "accuracy", "boundary_f"}
+    assert found == {f"validation/{name}" for name in names} | {"predictions"}
 
 
 @pytest.fixture
@@ -103,7 +129,7 @@ def log_epoch(run: Run) -> None:
 
 def test_weights_and_biases_has_what_tensorboard_has(offline, tmp_path: Path):
     workdir = tmp_path / "a run"
-    run = Run(workdir, Config(), resume=False)
+    run = Run(workdir, Config(), Launch(), resume=False)
     run.log_to(WeightsAndBiases(workdir, Config()))
     log_epoch(run)
     run.close()
@@ -128,7 +154,7 @@ def test_weights_and_biases_has_what_tensorboard_has(offline, tmp_path: Path):
 
 def test_without_the_flag_there_is_none_of_it(tmp_path: Path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
-    run = Run(tmp_path / "run", Config(), resume=False)
+    run = Run(tmp_path / "run", Config(), Launch(), resume=False)
     log_epoch(run)
     run.close()
     assert not (tmp_path / "run" / "wandb").exists()

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterator
 from functools import lru_cache, partial
-from itertools import product
 from typing import Any
 
 import jax
@@ -473,7 +472,7 @@ PARTS = [slice(0, 2), slice(2, 4), slice(4, 6)]
 def before_any_logit(loss: Any, sums: dict[str, Any], normalisers: dict[str, Any], any_number: Any):
     """What a step that sees a batch in parts knows of its sums before it has seen the parts."""
     assert normalisers.items() <= sums.items()
-    if not loss.linear:
+    if loss.reduction == "batch" and (loss.dice or loss.tversky):  # Not linear in its sums.
         return sums
     return {name: normalisers.get(name, any_number) for name in sums}
 
@@ -502,7 +501,7 @@ def test_parts_of_a_batch_add_up_to_its_gradient(fields, channels):
     normalisers = loss.normalisers(mask, valid, jnp.float64)
     known = before_any_logit(loss, sums, normalisers, jnp.asarray(-7.0))
     # Of all terms, compiled once; those that this loss does not have are not to be followed.
-    counts = ("hits", "false_positives", "false_negatives")
+    counts = ("true_positives", "false_positives", "false_negatives")
     cotangents = {name: jnp.zeros(()) for name in TERMS}
     cotangents |= {name: jnp.zeros(max(1, channels)) for name in counts}
     cotangents |= jax.grad(loss.total)(known)
@@ -538,21 +537,13 @@ def test_parts_of_a_batch_add_up_to_its_gradient_in_torch(fields, channels):
     assert distance(np.concatenate(gradients), whole.gradient) <= STRICT
 
 
-@pytest.mark.parametrize("module", [unet_jax.losses, unet_torch_ref.losses], ids=["jax", "torch"])
-def test_only_dice_and_tversky_of_a_batch_are_not_linear(module):
-    for fields, reduction in product(TERMWISE[:5], ("image", "batch")):
-        loss = module.Loss(**{**fields, "reduction": reduction})
-        bent = reduction == "batch" and (loss.dice > 0 or loss.tversky > 0)
-        assert loss.linear == (not bent)
-
-
 @BOTH
 def test_only_what_is_asked_for_is_computed(run):
     given = example(5)
     normalisers = {"pixels", "images", "weights"}
     for term in TERMS:
         assert run(only(term), *given).sums.keys() == normalisers | {term}
-    counts = {"hits", "false_positives", "false_negatives"}
+    counts = {"true_positives", "false_positives", "false_negatives"}
     assert run(only("dice", **BATCH), *given).sums.keys() == normalisers | counts
     counted = given.valid[:, None, None] & (given.mask != IGNORED)
     sums = run({"class_weights": WEIGHTS[5]}, *given).sums

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from unet_jax.batch import IGNORED, Batch
-from unet_jax.config import Config, DataConfig, LossConfig, ModelConfig, TrainConfig
+from unet_jax.config import AugmentConfig, Config, DataConfig, LossConfig, ModelConfig, TrainConfig
 from unet_jax.parallel import Parallel, choose
 from unet_jax.recipe import build_recipe
+from unet_jax.rehearsal import random_batch
 
 SIZE = (16, 16)
-SIXTEEN = TrainConfig(batch_size=16)
+SIXTEEN = Config(train=TrainConfig(batch_size=16))
 STEPS = 3
 TOLERANCE = 1e-12
 """Relative, in float64; measured: 4e-15 over parameters, statistics and optimiser together."""
@@ -27,25 +28,44 @@ CONFIGS = {
         "loss": LossConfig(dice=1.0, lovasz=0.5),
         "train": TrainConfig(batch_size=16, accumulate=2),
     },
+    "five classes, augmented, border maps": {
+        "data": DataConfig(size=SIZE, stored_size=(24, 30)),
+        "augment": AugmentConfig(
+            rotation=30.0, scale=(0.7, 1.4), crop=0.5, brightness=0.3, hue=0.1, gamma=0.3
+        ),
+        "loss": LossConfig(border_weight=10.0, focal=0.5, class_weights=(1.0, 2.0, 0.5, 1.0, 3.0)),
+        "train": TrainConfig(batch_size=16),
+    },
 }
 
 
-def make_batch(seed: int, count: int) -> Batch:
+def classes_of(config: Config) -> int:
+    return 2 if config.loss.class_weights == "none" else len(config.loss.class_weights)
+
+
+def make_batch(seed: int, config: Config) -> Batch:
     """Images with unequal numbers of ignored pixels; the last one is padding."""
     rng = np.random.default_rng(seed)
-    mask = rng.integers(0, 2, (count, *SIZE), dtype=np.uint8)
-    mask[rng.random(mask.shape) < rng.random((count, 1, 1))] = IGNORED
-    image = rng.integers(0, 256, (count, *SIZE, 3), dtype=np.uint8)
-    return Batch(image, mask, np.arange(count) < count - 1)
+    drawn = random_batch(config, classes_of(config))
+    places = rng.permutation(len(drawn.valid))
+    image, mask, _, geometry, colour, border, _ = (
+        None if part is None else part[places] for part in drawn
+    )
+    assert image is not None
+    assert mask is not None
+    mask[rng.random(mask.shape) < rng.random((len(mask), 1, 1))] = IGNORED
+    valid = np.arange(len(mask)) < len(mask) - 1
+    return Batch(image, mask, valid, geometry, colour, border)
 
 
 def run(config: Config, parallel: Parallel) -> dict[str, Any]:
     """All that a few steps and an evaluation give, in float64."""
+    classes, weights = classes_of(config), config.loss.class_weights
     recipe = build_recipe(
         config,
-        num_classes=1,
-        classes=2,
-        class_weights=None,
+        num_classes=1 if classes == 2 else classes,
+        classes=classes,
+        class_weights=None if isinstance(weights, str) else weights,
         steps_per_epoch=STEPS,
         axis_name=parallel.axis_name,
     )
@@ -58,9 +78,9 @@ def run(config: Config, parallel: Parallel) -> dict[str, Any]:
     step, evaluate = parallel.train(recipe.train), parallel.evaluate(recipe.evaluate)
     metrics = []
     for n in range(STEPS):
-        state, seen = step(state, parallel.divide(make_batch(n, config.train.batch_size)))
+        state, seen = step(state, parallel.divide(make_batch(n, config)))
         metrics.append(seen)
-    counts, predicted = evaluate(state, parallel.divide(make_batch(9, config.train.batch_size)))
+    counts, predicted = evaluate(state, parallel.divide(make_batch(9, config)))
     found = {"state": state, "metrics": metrics, "counts": counts, "predicted": predicted}
     return jax.tree.map(np.asarray, found)
 
@@ -68,19 +88,20 @@ def run(config: Config, parallel: Parallel) -> dict[str, Any]:
 @pytest.fixture(scope="module", params=CONFIGS.values(), ids=list(CONFIGS))
 def config(request: pytest.FixtureRequest) -> Config:
     model = ModelConfig(architecture="plain", channels=(4,), norm="batch")
-    return Config(model=model, data=DataConfig(size=SIZE), **request.param)
+    plain = {"data": DataConfig(size=SIZE), "augment": AugmentConfig(horizontal_flip=0)}
+    return Config(model=model, **(plain | request.param))
 
 
 @pytest.fixture(scope="module")
 def alone(config: Config) -> dict[str, Any]:
     with jax.enable_x64():
-        return run(config, choose("jit", config.train))
+        return run(config, choose("jit", config))
 
 
 @pytest.mark.parametrize("mode", ["pmap", "shard"])
 def test_devices_give_what_one_gives(mode: Any, config: Config, alone: dict[str, Any]):
     with jax.enable_x64():
-        parallel = choose(mode, config.train)
+        parallel = choose(mode, config)
         assert parallel.devices == 8
         found = run(config, parallel)
     assert alone["metrics"][-1]["skipped_in_row"] == 0
@@ -95,9 +116,12 @@ def test_devices_give_what_one_gives(mode: Any, config: Config, alone: dict[str,
 
 def test_a_batch_that_does_not_divide_among_the_devices_is_refused():
     with pytest.raises(ValueError, match=r"batch_size: 12 does not divide among 8 devices;"):
-        choose("pmap", TrainConfig(batch_size=12))
+        choose("pmap", Config(train=TrainConfig(batch_size=12)))
     with pytest.raises(ValueError, match=r"8 does not divide among 8 devices × 2 micro-batches;"):
-        choose("shard", TrainConfig(batch_size=8, accumulate=2))
+        choose("shard", Config(train=TrainConfig(batch_size=8, accumulate=2)))
+    few = Config(data=DataConfig(overfit=4), train=TrainConfig(batch_size=16))
+    with pytest.raises(ValueError, match=r"^batch_size: 4 with overfit 4 does not divide among 8"):
+        choose("auto", few)
 
 
 def test_one_device_is_jit_and_several_are_shard():

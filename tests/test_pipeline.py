@@ -11,13 +11,15 @@ import grain
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from drawing import identity
 
 from unet_jax import pipeline as pipeline_module
 from unet_jax.batch import IGNORED
 from unet_jax.config import AugmentConfig, Config, DataConfig
 from unet_jax.datasets import DataError, PairBuilder
 from unet_jax.datasets.builder import Sample, Source
-from unet_jax.draws import ONE_PIXEL, draw, identity
+from unet_jax.draws import ONE_PIXEL, draw
+from unet_jax.launch import Launch
 from unet_jax.pipeline import Batch, Pipeline, num_logits
 from unet_jax.run import Run
 
@@ -107,7 +109,7 @@ def equal(first: list[Batch], second: list[Batch]) -> bool:
 
 def test_the_split_is_recorded(numbered: PairBuilder, tmp_path: Path):
     pipeline = serve(numbered)
-    with closing(Run(tmp_path / "run", Config(), resume=False)) as run:
+    with closing(Run(tmp_path / "run", Config(), Launch(), resume=False)) as run:
         run.split(pipeline)
         recorded = json.loads((tmp_path / "run" / "split.json").read_text())
     for side in ("train", "validation"):
@@ -341,7 +343,7 @@ def test_a_zoom_that_cannot_be_told_is_refused_before_training(numbered: PairBui
 
 def test_other_pixels_under_the_same_names_are_refused(numbered: PairBuilder, tmp_path: Path):
     pipeline = serve(numbered)
-    with closing(Run(tmp_path / "run", Config(), resume=False)) as run:
+    with closing(Run(tmp_path / "run", Config(), Launch(), resume=False)) as run:
         run.split(pipeline)
         run.split(pipeline)
         pipeline.content = "0123456789abcdef"

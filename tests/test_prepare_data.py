@@ -16,14 +16,15 @@ from PIL import Image
 from rich.console import Console
 
 from unet_jax import prepare as module
-from unet_jax.cli import PrepareOptions, parse, parse_prepare, training_flags
 from unet_jax.config import DataConfig, PrepareConfig, load
 from unet_jax.datasets import IGNORED, DataError, open_dataset
 from unet_jax.datasets.builder import Facts
 from unet_jax.overview import overview
 from unet_jax.prepare import prepare
+from unet_jax.prepare_options import PrepareOptions, parse_prepare, training_flags
 from unet_jax.split import Split
 from unet_jax.statistics import Statistics, measure
+from unet_jax.train_options import parse
 
 SIZE = (12, 16)
 

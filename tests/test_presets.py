@@ -101,6 +101,8 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         **PLAIN,
         "data.dataset": "carvana",
         "data.size": (640, 959),  # Half of 1280 and 1918.
+        "data.mean": (0, 0, 0),
+        "data.std": (1, 1, 1),
         "model.size_policy": "pad",
         "loss.cross_entropy": 1,
         "loss.dice": 1,

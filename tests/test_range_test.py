@@ -114,3 +114,26 @@ def test_mistakes_are_named(arguments, error, tmp_path, monkeypatch, capsys):
     place = ("--prepared-dir", str(tmp_path))
     assert script(monkeypatch, *SMALL, *place, *arguments) == 2
     assert error in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("out", ["rates.pdf", "folder.png", "file/rates.png"])
+def test_a_plot_that_cannot_be_written_is_refused_first(
+    out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("unet_jax.range_test.open_dataset", None)
+    assert script(monkeypatch, *SMALL, "--out", str(tmp_path / out)) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert str(tmp_path / out.partition("/")[0]) in line
+
+
+def test_ctrl_c_while_the_data_is_prepared_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("unet_jax.range_test.open_dataset", interrupt)
+    assert script(monkeypatch, *SMALL) == 130
+    assert not list(tmp_path.iterdir())

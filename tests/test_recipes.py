@@ -8,16 +8,26 @@ import json
 import math
 import runpy
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
 import pytest
-from drawing import real
+from drawing import REAL, levels, write_ade20k, write_folder, write_kaggle, write_segnet
 from PIL import Image
 
 from unet_jax.config import load, presets
 
 ROOT = Path(__file__).parents[1]
+TRAINING, VALIDATION = "abcdefgh", "ij"
+DRAWN: dict[str, Callable[[Path], Path]] = {
+    "carvana": lambda place: write_kaggle(place, TRAINING, ["01", "02"]),
+    "camvid": lambda place: write_segnet(place, {"train": list(TRAINING), "val": list(VALIDATION)}),
+    "ade20k": lambda place: write_ade20k(place, TRAINING, VALIDATION),
+    "folder": lambda place: write_folder(
+        place, names=TRAINING + VALIDATION, save=levels(0, 255, 255)
+    ),
+}
 PLACES = {"carvana": "carvana", "camvid": "camvid", "ade20k": "ade20k", "folder": "nuclei"}
 
 
@@ -36,10 +46,13 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def few(dataset: str, places: Path) -> Path:
-    """A folder of links to every n-th file of the set, whole pairs of which are kept."""
-    source, folder = real(PLACES[dataset]), places / dataset
+    """A folder of links to every n-th file of the set, whole pairs of which are kept; where it is
+    not there, of a few drawn ones in its layout."""
+    source, folder = REAL / PLACES[dataset], places / dataset
     if folder.exists():
         return folder
+    if not source.is_dir():
+        return DRAWN[dataset](folder)
     step = {"carvana": 24, "camvid": 40, "ade20k": 3, "folder": 4}[dataset]
     for path in sorted(p for p in source.rglob("*") if p.is_dir()):
         files = sorted(p for p in path.iterdir() if p.is_file())

@@ -33,7 +33,7 @@ from unet_jax.describe import describe
 from unet_jax.parallel import choose
 from unet_jax.pipeline import Pipeline
 from unet_jax.rehearsal import random_batch, rehearse, time_steps
-from unet_jax.step import TrainState, start_state
+from unet_jax.state import TrainState, start_state
 from unet_torch_ref.cost import cost
 
 ROOT = Path(__file__).parents[1]
@@ -47,7 +47,7 @@ TINY = Config(
     model=ModelConfig(architecture="plain", channels=(16,), groups=4),
     train=TrainConfig(batch_size=8),
 )
-JIT = choose("jit", TINY.train)
+JIT = choose("jit", TINY)
 REHEARSE = {
     "jax": partial(rehearsal.rehearse_training, parallel=JIT),
     "torch": parity.rehearsal.rehearse_training,
@@ -165,9 +165,7 @@ def test_blocks_computed_anew_cost_another_forward_pass(framework, measured):
 
 @pytest.mark.parametrize("mode", ["pmap", "shard"])
 def test_all_devices_together_do_the_work_of_one(mode, measured):
-    alone, divided = (
-        measured("jax", TINY, parallel=choose(each, TINY.train)) for each in ("jit", mode)
-    )
+    alone, divided = (measured("jax", TINY, parallel=choose(each, TINY)) for each in ("jit", mode))
     # Each of the eight devices adds up the gradients, and updates all parameters.
     assert alone.flops <= divided.flops < 1.2 * alone.flops
     assert divided.activation_bytes < alone.activation_bytes / 2

@@ -30,12 +30,12 @@ import parity.twin
 import unet_jax
 import unet_jax.learner
 import unet_jax.train
-from unet_jax.cli import parse
 from unet_jax.config import Config, dump, load
 from unet_jax.datasets import merged, open_dataset
-from unet_jax.loop import Trainer
 from unet_jax.models import build_model
-from unet_jax.pipeline import Batch
+from unet_jax.pipeline import Batch, Pipeline
+from unet_jax.train_options import parse
+from unet_jax.trainer import Trainer
 
 ROOT = Path(__file__).parents[1]
 FRAMEWORKS = ("jax", "torch")
@@ -151,19 +151,20 @@ def launch(compiled: dict[str, str], prepared: Path) -> Launch:
 
     def launch(
         framework: str,
-        workdir: Path,
+        workdir: Path | None,
         *arguments: str,
         on_step: Callable[[int], None] = lambda step: None,
         on_save: Callable[[int], None] = lambda save: None,
         record: Record | None = None,
     ) -> Record:
-        record = record or Record(workdir)
+        record = record or Record(workdir or Path())
         script = ROOT / "scripts" / f"train_{framework}.py"
         module, name = {
             "jax": (unet_jax.learner, "JaxLearner"),
             "torch": (parity.twin, "TorchLearner"),
         }[framework]
-        command = [str(script), "--workdir", str(workdir), "--prepared-dir", str(prepared)]
+        command = [str(script), "--prepared-dir", str(prepared)]
+        command += [] if workdir is None else ["--workdir", str(workdir)]
         command += ["--parallel", "jit"]  # The tests have eight devices.
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(module, name, spying(getattr(module, name), record, on_step, on_save))
@@ -227,7 +228,7 @@ def test_a_run_leaves_what_it_promises(framework: str, reference: Callable[[str]
     assert record.status == 0
     top = {path.name for path in record.workdir.iterdir()}
     files = {"config.yaml", "split.json", "metrics.jsonl", "curves.png", "confusion.png"}
-    files |= {"classes.json", "summary.json"}
+    files |= {"classes.json", "launch.json", "summary.json"}
     assert top == files | {"events", "checkpoints", "predictions"}
     metrics = record.metrics()
     assert [m["epoch"] for m in metrics] == list(range(1, EPOCHS + 1))
@@ -456,12 +457,9 @@ def test_resuming_a_finished_run_changes_no_result(
     """Which also shows that the last checkpoint holds the whole state."""
     whole = reference(framework)
     shutil.copytree(whole.workdir, tmp_path / "run")
-    classes = tmp_path / "run" / "classes.json"
-    classes.unlink()  # Runs of earlier versions have none.
     handler = signal.getsignal(signal.SIGINT)
     resumed = launch(framework, tmp_path / "run", "--resume")
     assert signal.getsignal(signal.SIGINT) is handler
-    assert classes.read_bytes() == (whole.workdir / "classes.json").read_bytes()
     assert resumed.status == 0
     assert resumed.trained == []
     assert state(resumed.learner) == state(whole.learner)
@@ -510,18 +508,103 @@ def test_a_run_that_cannot_be_saved_stops_with_one_line_and_goes_on_exactly(
     assert state(resumed.learner) == state(whole.learner)
 
 
-def test_a_second_ctrl_c_stops_at_once(launch: Launch, tmp_path: Path):
-    record, handler = Record(tmp_path / "run"), signal.default_int_handler
-    on_step = ctrl_c_at(2, times=2)
+def test_a_second_ctrl_c_stops_at_once(
+    launch: Launch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    record, handler = Record(tmp_path / "a run"), signal.default_int_handler
+    on_step = ctrl_c_at(3, times=2)
     before = signal.signal(signal.SIGINT, handler)  # A job in the background ignores Ctrl-C.
     try:
-        with pytest.raises(KeyboardInterrupt):
-            launch("torch", record.workdir, *ARGUMENTS, on_step=on_step, record=record)
+        launch("torch", record.workdir, *ARGUMENTS, on_step=on_step, record=record)
         assert signal.getsignal(signal.SIGINT) is handler
     finally:
         signal.signal(signal.SIGINT, before)
-    assert record.learner.step == 1
+    assert record.status == 130
+    assert record.learner.step == 2
     assert not (record.workdir / "checkpoints").exists()
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        "Stopped; not saved after the last checkpoint. Go on with: "
+        f"--resume --workdir '{record.workdir}'"
+    )
+
+
+@pytest.mark.parametrize("name", ["split.json", "metrics.jsonl", "checkpoints"])
+def test_a_folder_with_a_part_of_a_run_is_refused_and_left_alone(
+    name: str, launch: Launch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    path = tmp_path / "run" / name
+    if name == "checkpoints":
+        (path / "8").mkdir(parents=True)
+    else:
+        path.parent.mkdir()
+        path.write_text("somebody's own")
+    before = snapshot(tmp_path / "run")
+    with pytest.raises(SystemExit) as stop:
+        launch("torch", tmp_path / "run", *ARGUMENTS)
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f"error: --workdir: {tmp_path / 'run'} holds {name}, which a run would write over; choose "
+        "another folder"
+    )
+    assert snapshot(tmp_path / "run") == before
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [name]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("metrics.jsonl", '{"epoch": 1}\n{"epoch\n', "line 2 is damaged: "),
+        ("split.json", "{", "damaged: "),
+        ("launch.json", '{"remat": "perhaps"}', "damaged: remat: "),
+    ],
+)
+def test_a_damaged_file_of_a_run_is_named(
+    name: str,
+    text: str,
+    said: str,
+    launch: Launch,
+    reference: Callable[[str], Record],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+):
+    shutil.copytree(reference("torch").workdir, tmp_path / "run")
+    (tmp_path / "run" / name).write_text(text)
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        launch("torch", tmp_path / "run", "--resume")
+    assert stop.value.code == 2
+    assert f"error: {tmp_path / 'run' / name}: {said}" in capsys.readouterr().err
+
+
+def test_a_run_is_started_or_resumed_by_one_command_line(
+    launch: Launch,
+    reference: Callable[[str], Record],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+):
+    """As a scheduler runs it again."""
+    whole, workdir = reference("torch"), tmp_path / "run"
+    command = (*ARGUMENTS, "--resume-or-start")
+    stopped = launch("torch", workdir, *command, on_step=ctrl_c_at(6))
+    resumed = launch("torch", workdir, *command)
+    assert stopped.trained + resumed.trained == whole.trained
+    assert resumed.metrics() == whole.metrics()
+    again = launch("torch", workdir, *command)
+    assert (again.status, again.trained) == (0, [])
+    assert "nothing is left to do" in capsys.readouterr().out
+
+
+def test_runs_that_start_in_one_second_have_folders_of_their_own(
+    launch: Launch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("unet_jax.train.time.strftime", lambda *_: "now")
+    for _ in range(2):
+        launch("torch", None, *ARGUMENTS, "--epochs", "1")
+    assert {path.name for path in (tmp_path / "runs").iterdir() if path.is_dir()} == {
+        "shapes-now",
+        "shapes-now-2",
+    }
 
 
 def interrupt(*_: object) -> None:
@@ -558,9 +641,12 @@ def test_sigterm_before_the_first_step_leaves_no_run(
     assert not (tmp_path / "run").exists()
 
 
-def test_two_ctrl_c_in_the_first_step_leave_no_run(launch: Launch, tmp_path: Path):
-    with pytest.raises(KeyboardInterrupt):
-        launch("torch", tmp_path / "run", *ARGUMENTS, on_step=interrupt)
+def test_two_ctrl_c_in_the_first_step_leave_no_run(
+    launch: Launch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert launch("torch", tmp_path / "run", *ARGUMENTS, on_step=interrupt).status == 130
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert said == "Stopped; not saved, as no step was finished."
     assert not (tmp_path / "run").exists()
 
 
@@ -597,6 +683,67 @@ def test_a_mistake_of_ours_in_the_learner_is_not_taken_for_one_in_the_settings(
     with pytest.raises(ValueError, match="shapes do not match"):
         launch(framework, tmp_path / "run", *ARGUMENTS)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_mistake_of_ours_in_preparing_is_not_taken_for_one_in_the_settings(
+    launch: Launch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def fail(*_: object) -> None:
+        raise ValueError("shapes do not match")
+
+    monkeypatch.setattr(unet_jax.train, "open_dataset", fail)
+    with pytest.raises(ValueError, match="shapes do not match"):
+        launch("torch", tmp_path / "run", *ARGUMENTS)
+
+
+def test_what_steps_give_is_read_a_step_late_in_one_piece(
+    launch: Launch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    base: Any = parity.twin.TorchLearner
+    order: list[str] = []
+
+    class Noting(base):
+        def train_step(self, batch: Batch) -> Any:
+            order.append("train")
+            return super().train_step(batch)
+
+        def eval_step(self, batch: Batch) -> Any:
+            order.append("evaluate")
+            return super().eval_step(batch)
+
+        def read(self, values: Any) -> Any:
+            order.append("read")
+            return super().read(values)
+
+    monkeypatch.setattr(parity.twin, "TorchLearner", Noting)
+    launch("torch", tmp_path / "run", *ARGUMENTS, "--epochs", "1")
+    first = ["train", "read"]  # It is waited for, to be timed.
+    steps = ["train", "read"] * (STEPS - 1) + ["read"]
+    batches = ["evaluate", "evaluate", "read", "read"]
+    pictures = ["evaluate", "read"] * 2
+    assert order == [*first, *steps, *batches, *pictures]
+
+
+def test_a_full_disk_under_the_events_ends_a_run_with_one_line(
+    launch: Launch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill(step: int) -> None:
+        if step == 3:
+            [path] = (tmp_path / "run" / "events").iterdir()
+            resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 9, before[1]))
+
+    try:
+        with pytest.raises(SystemExit) as stop:
+            launch("torch", tmp_path / "run", *ARGUMENTS, on_step=fill)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == (
+        "error: [Errno 27] File too large. When that is put right, go on with: "
+        f"--resume --workdir {tmp_path / 'run'}\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -981,6 +1128,52 @@ def test_too_little_memory_is_said_in_one_line_with_what_to_try(
         launch(framework, tmp_path / "run", *ARGUMENTS, on_step=on_step)
     assert stop.value.code == 2
     lines = capsys.readouterr().err.splitlines()
-    assert lines[-1].startswith("error: the device has too little memory for batches of 2: try")
-    for what in ("--batch-size", "--accumulate", "--remat", "--precision bfloat16"):
+    assert lines[-1].startswith("error: too little memory for batches of 2: try a smaller ")
+    for what in ("--batch-size", "--accumulate", "--remat", "--precision bfloat16", "--cache none"):
         assert what in lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        pytest.param(unet_jax.learner, "JaxLearner", id="first weights"),
+        pytest.param(unet_jax.train, "settle", id="data on the device"),
+    ],
+)
+def test_too_little_memory_before_the_first_step_is_said_so_too(
+    module: Any,
+    name: str,
+    launch: Launch,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    def fail(*_: object, **__: object) -> None:
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating")
+
+    class Failing(unet_jax.learner.JaxLearner):
+        __init__ = fail  # type: ignore[assignment]
+
+    monkeypatch.setattr(module, name, Failing if name == "JaxLearner" else fail)
+    with pytest.raises(SystemExit) as stop:
+        launch("jax", tmp_path / "run", *ARGUMENTS)
+    assert stop.value.code == 2
+    assert "error: too little memory for batches of 2: try" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_too_little_host_memory_for_the_data_is_said_so_too(
+    framework: str,
+    launch: Launch,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    def fail(*_: object) -> None:
+        raise MemoryError("Unable to allocate 99 GiB")
+
+    monkeypatch.setattr(Pipeline, "hold", fail)
+    with pytest.raises(SystemExit) as stop:
+        launch(framework, tmp_path / "run", *ARGUMENTS)
+    assert stop.value.code == 2
+    assert "error: too little memory for batches of 2: try" in capsys.readouterr().err

@@ -11,16 +11,11 @@ from PIL import Image
 
 from unet_jax.config import Config
 from unet_jax.datasets import IGNORED
+from unet_jax.launch import Launch
+from unet_jax.plots import plot_confusion, plot_curves
 from unet_jax.run import Run
 from unet_jax.sheet import GAP, LINE, SWATCH
-from unet_jax.visualize import (
-    WRONG,
-    contact_sheet,
-    overlay,
-    plot_confusion,
-    plot_curves,
-    prediction_panel,
-)
+from unet_jax.visualize import WRONG, contact_sheet, overlay, prediction_panel
 
 PALETTE = ((24, 28, 36), (255, 176, 32), (40, 120, 255))
 CLASSES = ("background", "car", "bus")
@@ -250,6 +245,13 @@ def test_long_names_are_shortened_to_their_cells():
     assert SWATCH < LINE  # Lines of a legend do not touch.
 
 
+@pytest.mark.parametrize("size", [(640, 959), (1500, 400), (480, 480)])
+def test_large_pictures_are_made_smaller(size: tuple[int, int]):
+    panel = prediction_panel(*samples(2, *size), PALETTE, CLASSES, "")
+    assert panel.width <= GAP + len(COLUMNS) * (480 + GAP)
+    assert panel.height <= TOP + 2 * (480 + GAP) + 2 * LINE + GAP
+
+
 # Curves.
 
 
@@ -260,7 +262,7 @@ def curves(values: Sequence[float], path: Path) -> np.ndarray:
         {"epoch": n, **{name: value / (1 + i / 9) for i, name in enumerate(names)}}
         for n, value in enumerate(values, 1)
     ]
-    plot_curves(records, path)
+    plot_curves(records, "dice", path)
     with Image.open(path) as picture:
         assert (picture.format, picture.size) == ("PNG", (1200, 480))
         return np.asarray(picture.convert("RGB"))
@@ -338,7 +340,7 @@ def test_only_what_can_be_read_is_written(classes: int, named: bool, numbered: b
 
 
 def test_the_confusion_kept_is_the_best_epochs(tmp_path: Path):
-    run = Run(tmp_path / "run", Config(), resume=False)
+    run = Run(tmp_path / "run", Config(), Launch(), resume=False)
     drawn = []
     for epoch, dice in enumerate((0.5, 0.7, 0.6, 0.7), 1):
         run.records.append({"epoch": epoch, "dice": dice})

@@ -1,10 +1,23 @@
-"""The progress bar of a training run."""
+"""Progress bars: of a training run, and of what comes before it."""
 
+from collections.abc import Callable, Iterable
+from functools import partial
 from types import TracebackType
+from typing import Any, TypeVar
 
-import psutil
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn, track
+
+from unet_jax.memory import free_host_memory
+
+T = TypeVar("T")
+
+Watch = Callable[[Iterable[T]], Iterable[T]]
+
+
+def watched(console: Console, what: str, total: int) -> Watch[Any]:
+    """Passes things on, and shows how many of `total` have gone by, as long as they do."""
+    return partial(track, description=what, total=total, console=console, transient=True)
 
 
 class Bar:
@@ -56,7 +69,7 @@ class Bar:
           wait: Share of the time spent waiting for data.
           free: Free bytes of the accelerator; None where the device uses the host's memory.
         """
-        memory = free if free is not None else psutil.virtual_memory().available
+        memory = free if free is not None else free_host_memory()
         self._progress.update(
             self._task,
             completed=epoch * self.steps + batch,

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import psutil
+
+from unet_jax.memory import free_host_memory
 
 Place = Literal["device", "host", "none"]
 Record = dict[str, np.ndarray]
@@ -26,7 +27,7 @@ def choose_place(wanted: str, size: int, device_free: int | None) -> Place:
     """
     if wanted != "auto":
         return wanted  # type: ignore[return-value]
-    if SHARE * size > psutil.virtual_memory().available:
+    if SHARE * size > free_host_memory():
         return "none"  # The way to a device leads through host memory.
     return "device" if device_free is not None and SHARE * size <= device_free else "host"
 

@@ -23,7 +23,7 @@ from orbax.checkpoint import v1 as ocp
 
 from unet_jax.entries import checksums, differences, forms
 from unet_jax.retention import Retention, Saved, new_name, order
-from unet_jax.step import TrainState
+from unet_jax.state import TrainState
 
 # What fails in Orbax is raised here, and said once; it would log a page for each of its threads.
 logging.getLogger("absl").addFilter(lambda record: "orbax" not in Path(record.pathname).parts)

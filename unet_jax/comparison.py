@@ -12,10 +12,11 @@ from urllib.parse import quote
 from unet_jax.config import PLACES
 from unet_jax.history import PastRun, Unreadable, read_run
 from unet_jax.page import INK, charts, document, key, svg, table
+from unet_jax.retention import merit
+from unet_jax.scoreboard import shown, title
 
 PAGE = "index.html"
 MARK = '<meta name="generator" content="unet-jax">'
-SCORES = {"dice": "Dice", "iou": "IoU", "accuracy": "accuracy", "val_loss": "val loss"}
 COLOURS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#17becf")
 DASHES = ((), (5, 2), (1.5, 1.5))  # For the ninth run and later ones.
 Style = tuple[str, tuple[float, ...]]
@@ -92,9 +93,11 @@ def _section(dataset: str, runs: list[PastRun]) -> str:
     styles = [(colour, dashes) for dashes, colour in product(DASHES, COLOURS)]
     styles = [styles[n % len(styles)] for n in range(len(runs))]
     labels = [_label(run, style) for run, style in zip(runs, styles, strict=True)]
-    curves = "".join(_curves(score, runs, styles) for score in SCORES)
+    names = dict.fromkeys(name for run in runs for name in shown(run.deciding))
+    names = sorted(names, key=lambda name: name == "val_loss")  # Which goes to the end.
+    curves = "".join(_curves(name, runs, styles) for name in names)
     return (
-        f"\n<h2>{escape(dataset)}</h2>{_scores(runs, labels)}{_settings(runs, labels)}"
+        f"\n<h2>{escape(dataset)}</h2>{_scores(runs, labels, names)}{_settings(runs, labels)}"
         f'<div class="curves">{curves}</div>\n'
         f'<div class="pictures">{"".join(_picture(run) for run in runs if run.picture)}</div>'
     )
@@ -109,19 +112,20 @@ def _link(path: Path, inside: Path | None = None) -> str:
     return quote(path.relative_to(inside or path.parent).as_posix())
 
 
-def _scores(runs: Sequence[PastRun], labels: Sequence[str]) -> str:
-    headings = ("run", "best epoch", *SCORES.values(), "wall time", "images/s", "device", "ended")
-    top = {score: max(getattr(run.best, score) for run in runs) for score in SCORES}
-    top["val_loss"] = min(run.best.val_loss for run in runs)
+def _scores(runs: Sequence[PastRun], labels: Sequence[str], names: Sequence[str]) -> str:
+    """A row for each run; the best of each of the named scores is bold."""
+    titles = map(title, names)
+    headings = ("run", "best epoch", *titles, "wall time", "images/s", "device", "ended")
+    columns = [[getattr(run.best, name) for run in runs] for name in names]
+    cells = [_bold(*column) for column in zip(columns, names, strict=True)]
     rows = []
-    for run, label in zip(runs, labels, strict=True):
-        values = {score: getattr(run.best, score) for score in SCORES}
+    for run, label, *values in zip(runs, labels, *cells, strict=True):
         speed, seconds = run.summary.images_per_second, run.summary.wall_seconds
         rows.append(
             (
                 label,
                 f"{run.best.epoch} of {len(run.epochs)}",
-                *(f"<b>{v:.4f}</b>" if v == top[s] else f"{v:.4f}" for s, v in values.items()),
+                *values,
                 "unfinished" if seconds is None else _duration(seconds),
                 "–" if speed is None else f"{speed:.1f}",
                 escape(", ".join(filter(None, (run.summary.framework, run.summary.device)))),
@@ -129,6 +133,20 @@ def _scores(runs: Sequence[PastRun], labels: Sequence[str]) -> str:
             )
         )
     return table(headings, rows)
+
+
+def _bold(values: Sequence[float | None], name: str) -> list[str]:
+    """A score of all runs, of which earlier versions may have none; the best is bold."""
+    lowest = name == "val_loss"
+    top = max((merit(value, lowest) for value in values if value is not None), default=None)
+    return [
+        "–"
+        if value is None
+        else f"<b>{value:.4f}</b>"
+        if merit(value, lowest) == top
+        else f"{value:.4f}"
+        for value in values
+    ]
 
 
 def _duration(seconds: float) -> str:
@@ -177,7 +195,7 @@ def _curves(score: str, runs: Sequence[PastRun], styles: Sequence[Style]) -> str
                 linestyle=(0, dashes) if dashes else "solid",
                 marker="." if len(line) < 15 else "",
             )
-        axes.set(title=SCORES[score], xlabel="epoch")
+        axes.set(title=title(score), xlabel="epoch")
         values = [value for line in lines for value in line]
         if score == "val_loss" and 0 < 10 * min(values) < max(values):
             axes.set_yscale("log", subs=())
@@ -186,7 +204,7 @@ def _curves(score: str, runs: Sequence[PastRun], styles: Sequence[Style]) -> str
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.2, color=INK)
-        return svg(figure, f"{SCORES[score]} of each run over its epochs")
+        return svg(figure, f"{title(score)} of each run over its epochs")
 
 
 def _picture(run: PastRun) -> str:

@@ -12,6 +12,7 @@ from rich.console import RenderableType
 from rich.table import Table
 
 from unet_jax.config import Config, ModelConfig, OptimConfig
+from unet_jax.entries import leaves
 from unet_jax.models import build_model
 from unet_jax.models.layers import Conv, UpConv
 
@@ -66,12 +67,9 @@ def describe(config: Config, num_classes: int) -> Network:
       num_classes: Channels of the logits.
     """
     model = build_model(config.model, num_classes)
-    images = jax.ShapeDtypeStruct((config.train.batch_size, *config.data.size, 3), jnp.float32)
+    images = jax.ShapeDtypeStruct((config.batch_size, *config.data.size, 3), jnp.float32)
     variables = jax.eval_shape(model.init, jax.random.key(0), images)
-    parameters = {
-        jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape
-        for path, leaf in jax.tree.leaves_with_path(variables["params"])
-    }
+    parameters = {path: leaf.shape for path, leaf in leaves(variables["params"]).items()}
     layers: list[Layer] = []
     flops = 0  # Of the layer that is running.
 

@@ -67,11 +67,6 @@ def photometric(config: AugmentConfig) -> bool:
     return any(changes)
 
 
-def identity() -> Draw:
-    """The draw that changes nothing."""
-    return Draw(ONE_PIXEL * np.eye(2, 3, dtype=np.int32), np.array([1, 1, 1, 0, 1], np.float32))
-
-
 def check_reach(config: AugmentConfig, stored: tuple[int, int], native: tuple[int, int]) -> None:
     """Makes sure that `draw` stays within fixed point for pictures of these sizes.
 

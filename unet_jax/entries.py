@@ -12,14 +12,22 @@ LISTED = 20
 """Differing entries that are named one by one."""
 
 
+def leaves(tree: Any) -> dict[str, Any]:
+    """The leaves by their paths: `params/conv_in/bias`."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+        for path, leaf in jax.tree.leaves_with_path(tree)
+    }
+
+
 def forms(tree: Any) -> dict[str, str]:
     """Type and shape of each leaf by its path: `params/conv_in/bias` is `float32 [64]`."""
-    return {path: f"{leaf.dtype} {list(leaf.shape)}" for path, leaf in _leaves(tree).items()}
+    return {path: f"{leaf.dtype} {list(leaf.shape)}" for path, leaf in leaves(tree).items()}
 
 
 def checksums(tree: Any) -> dict[str, int]:
     """CRC-32 of each leaf's bytes, by its path."""
-    return {path: _checksum(leaf) for path, leaf in _leaves(tree).items()}
+    return {path: _checksum(leaf) for path, leaf in leaves(tree).items()}
 
 
 def differences(saved: Mapping[str, str], expected: Mapping[str, str]) -> list[str]:
@@ -37,13 +45,6 @@ def differences(saved: Mapping[str, str], expected: Mapping[str, str]) -> list[s
     ]
     more = len(lines) - LISTED
     return lines[:LISTED] + ([f"and {more} more"] if more > 0 else [])
-
-
-def _leaves(tree: Any) -> dict[str, Any]:
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
-        for path, leaf in jax.tree.leaves_with_path(tree)
-    }
 
 
 def _checksum(leaf: jax.Array) -> int:

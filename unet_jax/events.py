@@ -1,6 +1,9 @@
 """TensorBoard's event files, written with TensorBoard's own protocol buffers."""
 
+import contextlib
 import io
+import os
+import socket
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 from tensorboard.compat.proto import event_pb2, summary_pb2
-from tensorboard.summary.writer.event_file_writer import EventFileWriter
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 # Made when the modules load, where a type checker does not see them.
 Event: Any = vars(event_pb2)["Event"]
@@ -19,10 +22,23 @@ BINS = 64  # Of a histogram.
 
 
 class Events:
-    """Appends to an event file in a folder."""
+    """Writes an event file of its own in a folder, event by event.
+
+    TensorBoard's writer does so in a thread, whose errors come late, with its traceback.
+    """
 
     def __init__(self, folder: Path) -> None:
-        self._writer = EventFileWriter(str(folder))
+        """Args:
+          folder: Made if it does not exist.
+
+        Raises:
+          OSError: Nothing can be written, as from all methods.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        name = f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}.{os.getpid()}"
+        self._file = (folder / name).open("xb")
+        self._records = RecordWriter(self._file)
+        self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         """Adds values by tag."""
@@ -37,7 +53,6 @@ class Events:
             height=image.height, width=image.width, encoded_image_string=png.getvalue()
         )
         self._add([Summary.Value(tag=tag, image=encoded)], step)
-        self._writer.flush()
 
     def histograms(self, arrays: Mapping[str, np.ndarray], step: int) -> None:
         """Adds how the values of each array are distributed, leaving out those not finite."""
@@ -59,8 +74,13 @@ class Events:
         self._add(values, step)
 
     def close(self) -> None:
-        self._writer.close()
+        """Closes the file."""
+        with contextlib.suppress(OSError):  # What is still in its buffer was said to have failed.
+            self._file.close()
 
     def _add(self, values: list[Any], step: int) -> None:
-        summary = Summary(value=values)
-        self._writer.add_event(Event(wall_time=time.time(), step=step, summary=summary))
+        self._write(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
+
+    def _write(self, event: Any) -> None:
+        self._records.write(event.SerializeToString())
+        self._file.flush()

@@ -64,13 +64,17 @@ class PastRun:
     picture: Path | None
 
     @property
-    def best(self) -> Epoch:
-        """The best epoch by what the run was set to go by, else by Dice; the last of equals."""
+    def deciding(self) -> str:
+        """The score that the run was set to go by, if all epochs have it; else Dice."""
         chosen = str(self.settings.get("best"))
-        scores = [score for e in self.epochs if (score := vars(e).get(chosen)) is not None]
-        if len(scores) < len(self.epochs):  # It is a setting of another version.
-            scores = [epoch.dice for epoch in self.epochs]
-        merits = [merit(score, lowest=chosen == "val_loss") for score in scores]
+        scores = [vars(epoch).get(chosen) for epoch in self.epochs]
+        return "dice" if None in scores else chosen  # It is a setting of another version.
+
+    @property
+    def best(self) -> Epoch:
+        """The best epoch by `deciding`; the last of equals."""
+        chosen = self.deciding
+        merits = [merit(vars(e)[chosen], lowest=chosen == "val_loss") for e in self.epochs]
         return max(zip(merits, self.epochs, strict=True), key=lambda m: (m[0], m[1].epoch))[1]
 
 

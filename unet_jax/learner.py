@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -12,13 +12,17 @@ from unet_jax.batch import Batch
 from unet_jax.cache import Fetch
 from unet_jax.checkpoint import Checkpoints
 from unet_jax.config import Config
-from unet_jax.parallel import Jit, Parallel
+from unet_jax.entries import leaves
+from unet_jax.memory import free_device_memory
+from unet_jax.parallel import Jit, Parallel, named
 from unet_jax.recipe import build_recipe
 from unet_jax.schedule import Plateau
 
+T = TypeVar("T")
+
 
 class JaxLearner:
-    """Trains the Flax network; see `unet_jax.loop.Learner`."""
+    """Trains the Flax network; see `unet_jax.framework.Learner`."""
 
     framework = "jax"
 
@@ -59,12 +63,7 @@ class JaxLearner:
         self._loss = recipe.loss
         self._train = self.parallel.train(recipe.train)
         self._eval = self.parallel.evaluate(recipe.evaluate)
-        # It runs once: optimising its code takes ten times as long as running it as it is.
-        init = jax.jit(
-            partial(recipe.init, size=config.data.size),
-            compiler_options={"xla_backend_optimization_level": 0},
-        )
-        self.state = self.parallel.replicate(init(jax.random.key(config.train.seed)))
+        self.state = self.parallel.replicate(recipe.first(config.train.seed, config.data.size)())
         waits = config.optim.schedule == "plateau"
         self._plateau = jax.jit(partial(Plateau.update, config=config.optim)) if waits else None
         save = config.save
@@ -85,22 +84,15 @@ class JaxLearner:
         return sum(leaf.size for leaf in jax.tree.leaves(self.state.params))
 
     def weights(self) -> dict[str, np.ndarray]:
-        params = jax.device_get(self.state.params)
-        return {
-            jax.tree_util.keystr(path, simple=True, separator="/"): leaf
-            for path, leaf in jax.tree.leaves_with_path(params)
-        }
+        return leaves(jax.device_get(self.state.params))
 
     @property
     def device(self) -> str:
-        device = jax.devices()[0]
-        count = f"{self.parallel.devices} × " if self.parallel.devices > 1 else ""
-        return f"{count}{device.platform}: {device.device_kind}"
+        return f"{jax.devices()[0].platform}: {named(self.parallel.devices)}"
 
     @property
     def free_memory(self) -> int | None:
-        stats = jax.local_devices()[0].memory_stats()
-        return stats and stats["bytes_limit"] - stats["bytes_in_use"]
+        return free_device_memory()
 
     def hold(self, *arrays: np.ndarray) -> Fetch:
         return partial(self.parallel.take, self.parallel.replicate(arrays))
@@ -111,6 +103,9 @@ class JaxLearner:
 
     def eval_step(self, batch: Batch) -> tuple[Mapping[str, Any], Any]:
         return self._eval(self.state, self.parallel.divide(batch))
+
+    def read(self, values: T) -> T:
+        return jax.device_get(values)
 
     def total(self, sums: Any) -> float:
         return float(self._loss.total(sums))
@@ -129,9 +124,6 @@ class JaxLearner:
             return None
         self.state, position = restored
         return position
-
-    def out_of_memory(self, error: Exception) -> bool:
-        return isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
 
     def close(self) -> None:
         self.checkpoints.close()

@@ -33,9 +33,9 @@ class Loss:
 
     Attributes:
       cross_entropy: Weight of -log p of the true class. Mean over pixels, weighted by class.
-      dice: Weight of 1 - (2 hits + smooth) / (predicted + true + smooth), by class, then the mean
-        over the classes; over the foreground alone if there is one logit. A class in neither truth
-        nor prediction scores 1, a loss of 0.
+      dice: Weight of 1 - (2 true_positives + smooth) / (predicted + true + smooth), by class, then
+        the mean over the classes; over the foreground alone if there is one logit. A class in
+        neither truth nor prediction scores 1, a loss of 0.
       tversky: Weight of the same with tversky_alpha of the false positives and tversky_beta of the
         false negatives in place of half of either.
       focal: Weight of (1 - p)^focal_gamma times -log p of the true class. Mean over pixels.
@@ -81,11 +81,6 @@ class Loss:
     focal_alpha: float | None = None
     border_weight: float = 0.0
 
-    @property
-    def linear(self) -> bool:
-        """Whether `total` is linear in those sums that depend on logits."""
-        return self.reduction == "image" or not (self.dice or self.tversky)
-
     def normalisers(self, mask: jax.Array, valid: jax.Array, dtype=jnp.float32) -> Sums:
         """Those of the sums that no logit changes.
 
@@ -114,7 +109,7 @@ class Loss:
 
         Returns:
           `normalisers`; and a scalar named after each term, or, of Dice and Tversky over a batch,
-          `hits`, `false_positives` and `false_negatives`, [C] each.
+          `true_positives`, `false_positives` and `false_negatives`, [C] each.
         """
         dtype = jnp.promote_types(logits.dtype, jnp.float32)
         counted = _counted(mask, valid)
@@ -196,7 +191,7 @@ class Loss:
         """The sums of Dice and Tversky, in which a pixel is predicted to the extent of p."""
         p, false = jnp.exp(log_p), counted[..., None] & ~truth
         counts = {
-            "hits": _sum_by_image(jnp.where(truth, p, 0)),
+            "true_positives": _sum_by_image(jnp.where(truth, p, 0)),
             "false_positives": _sum_by_image(jnp.where(false, p, 0)),
             "false_negatives": _sum_by_image(jnp.where(truth, -jnp.expm1(log_p), 0)),
         }
@@ -214,7 +209,7 @@ class Loss:
         alpha, beta = (0.5, 0.5) if half else (self.tversky_alpha, self.tversky_beta)
         errors = alpha * counts["false_positives"] + beta * counts["false_negatives"]
         # Not by subtraction from 1, in which a small loss would lose its digits.
-        return errors / (counts["hits"] + errors + self.smooth / 2)
+        return errors / (counts["true_positives"] + errors + self.smooth / 2)
 
 
 def build_loss(config: LossConfig, class_weights: tuple[float, ...] | None) -> Loss:

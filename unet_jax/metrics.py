@@ -129,11 +129,13 @@ def scores(confusion: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
     return _named(rates(np.diag(counts), counts.sum(1), counts.sum(0)), classes)
 
 
-def rates(hits: np.ndarray, true: np.ndarray, predicted: np.ndarray) -> dict[str, np.ndarray]:
+def rates(
+    true_positives: np.ndarray, true: np.ndarray, predicted: np.ndarray
+) -> dict[str, np.ndarray]:
     """What `scores` gives, of one set of pixels or of many at once.
 
     Args:
-      hits: Pixels [..., C] of each class that are predicted as such.
+      true_positives: Pixels [..., C] of each class that are predicted as such.
       true: Pixels [..., C] of each class.
       predicted: Pixels [..., C] predicted as each class.
 
@@ -143,11 +145,11 @@ def rates(hits: np.ndarray, true: np.ndarray, predicted: np.ndarray) -> dict[str
     """
     either = true + predicted
     with np.errstate(invalid="ignore"):
-        dice = 2 * hits / either
-        iou = hits / (either - hits)
-        accuracy = hits / true
-        right = hits.sum(-1) / true.sum(-1)
-    one = hits.shape[-1] == 2
+        dice = 2 * true_positives / either
+        iou = true_positives / (either - true_positives)
+        accuracy = true_positives / true
+        right = true_positives.sum(-1) / true.sum(-1)
+    one = true_positives.shape[-1] == 2
     empty = one & (either[..., -1] == 0)
     return {
         "dice": np.where(empty, 1.0, dice[..., 1] if one else _mean(dice)),

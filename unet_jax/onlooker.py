@@ -1,4 +1,4 @@
-"""The run folder, as the hosts see it that do not write to it."""
+"""The run's keeper on the hosts that do not write to its folder."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,16 +8,18 @@ import numpy as np
 from PIL import Image
 
 from unet_jax.config import SaveConfig
+from unet_jax.keeper import best_record
 from unet_jax.pipeline import Pipeline
-from unet_jax.run import Run
 
 
-class Onlooker(Run):
-    """A run that another host keeps: knows the folder, and the records of its own epochs."""
+class Onlooker:
+    """Knows the folder, and the records of its own epochs; see `unet_jax.keeper.Keeper`."""
+
+    begun = summarised = True  # Nothing is said of it, nor written, by this host.
 
     def __init__(self, workdir: Path, save: SaveConfig) -> None:
         """Args:
-        workdir: The folder, for checkpoints, which all hosts write together.
+        workdir: The folder, for checkpoints.
         save: Says what is best.
         """
         self._save = save
@@ -25,36 +27,26 @@ class Onlooker(Run):
         self.records: list[dict[str, Any]] = []
 
     def rewind(self, epoch: int) -> None:
-        """Does nothing."""
+        """Does nothing, as the next four."""
 
-    def split(self, pipeline: Pipeline) -> None:
-        """Does nothing."""
+    def split(self, pipeline: Pipeline) -> None: ...
 
-    def step(self, step: int, values: Mapping[str, float]) -> None:
-        """Does nothing."""
+    def step(self, step: int, values: Mapping[str, float]) -> None: ...
 
-    def weights(self, arrays: Mapping[str, np.ndarray], step: int) -> None:
-        """Does nothing."""
+    def weights(self, arrays: Mapping[str, np.ndarray], step: int) -> None: ...
+
+    def confusion(self, counts: np.ndarray, classes: Sequence[str]) -> None: ...
 
     def epoch(self, record: Mapping[str, Any], panel: Image.Image) -> None:
         """Remembers the record."""
         self.records.append(dict(record))
 
-    def confusion(self, counts: np.ndarray, classes: Sequence[str]) -> None:
-        """Does nothing."""
-
     def inspect(self, pipeline: Pipeline, epoch: int, batch: int) -> tuple[list[str], Path]:
-        """The names that `Run.inspect` gives; nothing is saved."""
+        """The names; the other host saves the batch."""
         return pipeline.samples(epoch, batch), self.workdir
 
-    @property
-    def summarised(self) -> bool:
-        """Not asked of this host."""
-        return True
-
     def summary(self, facts: Mapping[str, Any]) -> dict[str, Any]:
-        """As `Run.summary` has it, of this process's epochs."""
-        return {"best": self.best(), **facts}
+        """Of this process's epochs."""
+        return {"best": best_record(self.records, self._save), **facts}
 
-    def close(self) -> None:
-        """Does nothing."""
+    def close(self) -> None: ...

@@ -10,7 +10,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec
 
 from unet_jax.batch import Batch
-from unet_jax.config import TrainConfig
+from unet_jax.config import Config
 
 AXIS = "devices"
 Mode = Literal["auto", "jit", "pmap", "shard"]
@@ -87,7 +87,7 @@ class Pmap:
 
         def run(state: Any, batch: Batch) -> tuple[Any, Any]:
             sums, predicted = mapped(state, batch)
-            return sums, np.asarray(predicted).reshape(-1, *predicted.shape[2:])
+            return sums, predicted.reshape(-1, *predicted.shape[2:])
 
         return run
 
@@ -174,12 +174,22 @@ def connect(coordinator: str | None, processes: int | None, process: int | None)
         ) from error
 
 
-def choose(mode: Mode, train: TrainConfig) -> Parallel:
+def named(devices: int) -> str:
+    """So many devices by their kind: `8 × NVIDIA H100`."""
+    return f"{devices} × " * (devices > 1) + jax.devices()[0].device_kind
+
+
+def all_well(well: bool) -> bool:
+    """Whether all hosts say so; each of them has to ask."""
+    return bool(multihost_utils.process_allgather(np.asarray(well)).all())
+
+
+def choose(mode: Mode, config: Config) -> Parallel:
     """The way that `mode` names; auto: jit on a single device, else shard.
 
     Args:
       mode: As of `--parallel`.
-      train: What is to be divided.
+      config: Says how many images a step has, and in how many micro-batches.
 
     Raises:
       ValueError: It cannot reach all hosts, or the batch does not divide among the devices.
@@ -192,10 +202,12 @@ def choose(mode: Mode, train: TrainConfig) -> Parallel:
             "use shard"
         )
     parallel = {"jit": Jit, "pmap": Pmap, "shard": Shard}[mode]()
-    if train.batch_size % (parallel.devices * train.accumulate):
-        parts = f" × {train.accumulate} micro-batches" if train.accumulate > 1 else ""
+    batch_size, accumulate = config.batch_size, config.train.accumulate
+    if batch_size % (parallel.devices * accumulate):
+        few = f" with overfit {config.data.overfit}" if config.data.overfit else ""
+        parts = f" × {accumulate} micro-batches" if accumulate > 1 else ""
         raise ValueError(
-            f"batch_size: {train.batch_size} does not divide among {parallel.devices} "
+            f"batch_size: {batch_size}{few} does not divide among {parallel.devices} "
             f"devices{parts}; --parallel jit takes one device"
         )
     return parallel

@@ -1,7 +1,7 @@
 """From prepared records to batches: the same ones for both frameworks, whatever the threads."""
 
 import math
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from functools import partial
 
 import grain
@@ -14,6 +14,7 @@ from unet_jax.cache import Fetch, Held, Read, Record
 from unet_jax.config import AugmentConfig, DataConfig
 from unet_jax.datasets import IGNORED, DataError, PairBuilder, merged
 from unet_jax.draws import affine, check_reach, draw, geometric, photometric
+from unet_jax.side_by_side import side_by_side
 from unet_jax.split import Split, split_samples
 
 READ = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)  # In batches.
@@ -52,8 +53,7 @@ class Pipeline:
           builder: The prepared set.
           data: All that does not say where the set comes from.
           augment: How training samples are changed; not at all with `overfit`.
-          batch_size: Samples a batch, on all hosts together; with `overfit`, at most as many as
-            there are.
+          batch_size: Samples a batch, on all hosts together, with `overfit` no more than that.
           seed: Draws each epoch's order and augmentation.
           border_sigma: How wide borders between objects are, in stored pixels; None: samples have
             no border map.
@@ -76,9 +76,9 @@ class Pipeline:
         self.augment = augment
         samples = len(self.split.train)
         if data.overfit:
+            batch_size = min(batch_size, data.overfit)
             few = self.split.train[: data.overfit]
             self.split, self.augment = Split(few, few), AugmentConfig(horizontal_flip=0)
-            batch_size = min(batch_size, len(few))
         for native in {(height, width) for height, width in self.native}:
             check_reach(self.augment, self.stored, native)
         self._shrunk = self.stored != self.size
@@ -110,16 +110,31 @@ class Pipeline:
 
     def train_masks(self) -> Iterator[np.ndarray]:
         """The training samples' class ids, uint8 [H, W] of the stored size."""
-        return (self._read(np.array([index]))["mask"][0] for index in self.split.train)
+        return side_by_side(lambda n: self._read(np.array([n]))["mask"][0], self.split.train)
 
     def samples(self, epoch: int, batch: int) -> list[str]:
         """The names of the samples in a training batch."""
         first = batch * self.batch_size
         return [self.names[n] for n in self._order(epoch)[first : first + self.batch_size]]
 
-    def hold(self) -> Held:
-        """Reads the whole set into memory, and serves it from there; so does every host."""
-        self._samples = held = Held(**self._samples(np.arange(len(self.names))))
+    def hold(self, watch: Callable[[Iterable[object]], Iterable[object]] = iter) -> Held:
+        """Reads the whole set into memory, and serves it from there; so does every host.
+
+        Args:
+          watch: Passes on something for each sample but the first.
+        """
+        count, first = len(self.names), self._samples(np.arange(1))
+        whole = {name: np.empty((count, *x.shape[1:]), x.dtype) for name, x in first.items()}
+
+        def keep(index: int, sample: Record) -> None:
+            for name, array in sample.items():
+                whole[name][index] = array[0]
+
+        keep(0, first)
+        read = side_by_side(lambda n: keep(n, self._samples(np.array([n]))), range(1, count))
+        for _ in watch(read):
+            pass
+        self._samples = held = Held(**whole)
         return held
 
     def fetch_by(self, fetch: Fetch) -> None:

@@ -10,12 +10,13 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from unet_jax.cli import INTERRUPTED, PrepareOptions, mistakes, training_flags
+from unet_jax.cli import INTERRUPTED, mistakes
 from unet_jax.config import DataConfig
 from unet_jax.datasets import DataError, PairBuilder, open_dataset
 from unet_jax.datasets.download import download
 from unet_jax.draft import draft
 from unet_jax.overview import overview
+from unet_jax.prepare_options import PrepareOptions, training_flags
 from unet_jax.split import split_samples
 from unet_jax.statistics import measure
 from unet_jax.visualize import contact_sheet

@@ -1,5 +1,6 @@
 """The learning rate range test: which peak a network can be trained with."""
 
+import logging
 import math
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -14,11 +15,14 @@ from rich.console import Console
 from rich.progress import track
 
 from unet_jax.balance import class_weights
+from unet_jax.bar import watched
 from unet_jax.batch import Batch
-from unet_jax.cli import INTERRUPTED, RangeTestOptions, fail, mistakes
+from unet_jax.cli import INTERRUPTED, fail, mistakes
 from unet_jax.config import Config
-from unet_jax.datasets import open_dataset
+from unet_jax.datasets import DataError, open_dataset
+from unet_jax.memory import out_of_memory
 from unet_jax.pipeline import Pipeline, num_logits
+from unet_jax.range_test_options import RangeTestOptions
 from unet_jax.recipe import build_recipe
 
 SMOOTHING = 0.9
@@ -51,19 +55,61 @@ def range_test(options: RangeTestOptions, config: Config) -> int:
     """Trains from the lowest learning rate to the highest, and draws what that did to the loss.
 
     Returns:
-      The exit status.
+      The exit status: 0 when it is drawn, 130 when Ctrl-C ended it.
     """
+    logging.getLogger("absl").setLevel(logging.ERROR)
     console = Console()
+    try:
+        out = _plotted(options.out.expanduser())
+        seen = _sweep(options, config, console)
+        with mistakes():
+            plot(seen, out)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        fail(
+            f"too little memory for batches of {config.batch_size}: try a smaller --batch-size, "
+            "--accumulate 2 (or more), --remat, or --precision bfloat16"
+        )
+    console.print(
+        f"{len(seen.losses)} steps, to a learning rate of {seen.rates[-1]:.1e}; drawn in {out}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    console.print(f"Suggested: --learning-rate {seen.suggestion:.1e}", style="bold green")
+    return 0
+
+
+def _plotted(out: Path) -> Path:
+    """The file to draw into, which can be written as far as that is known before."""
+    with mistakes():
+        if out.suffix.lower() != ".png" or out.is_dir():
+            raise ValueError(f"--out: {out} is not a PNG file's name")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.open("ab").close()
+        if not out.stat().st_size:
+            out.unlink()
+    return out
+
+
+def _sweep(options: RangeTestOptions, config: Config, console: Console) -> Sweep:
+    with mistakes((DataError, OSError)):
+        builder = open_dataset(config.data)
     with mistakes():
         data = Pipeline(
-            open_dataset(config.data),
+            builder,
             config.data,
             config.augment,
-            config.train.batch_size,
+            config.batch_size,
             config.train.seed,
             border_sigma=config.loss.border,
         )
-        weights = class_weights(config.loss, len(data.classes), data.train_masks())
+        config.loss.check(len(data.classes))
+    with mistakes((DataError, OSError)):
+        masks = watched(console, "Counting pixels", len(data.split.train))
+        weights = class_weights(config.loss, len(data.classes), masks(data.train_masks()))
     recipe = build_recipe(
         config,
         num_classes=num_logits(data.classes),
@@ -72,30 +118,14 @@ def range_test(options: RangeTestOptions, config: Config) -> int:
         steps_per_epoch=data.steps,
         remat=options.remat,
     )
-    init = jax.jit(
-        partial(recipe.init, size=config.data.size),
-        compiler_options={"xla_backend_optimization_level": 0},
-    )
     batches = islice(chain.from_iterable(map(data.train, count())), options.steps)
     progress = track(batches, "range test", total=options.steps, console=console, transient=True)
-    try:
-        state = init(jax.random.key(config.train.seed))
-        rates = np.geomspace(options.lowest, options.highest, options.steps).tolist()
-        seen = sweep(recipe.train, state, progress, rates)
-    except KeyboardInterrupt:
-        return INTERRUPTED
+    state = recipe.first(config.train.seed, config.data.size)()
+    rates = np.geomspace(options.lowest, options.highest, options.steps).tolist()
+    seen = sweep(recipe.train, state, progress, rates)
     if not seen.losses:
         fail(f"lowest: the loss is not finite at a learning rate of {options.lowest}")
-    with mistakes():
-        plot(seen, options.out)
-    console.print(
-        f"{len(seen.losses)} steps, to a learning rate of {seen.rates[-1]:.1e}; drawn in "
-        f"{options.out}",
-        highlight=False,
-        soft_wrap=True,
-    )
-    console.print(f"Suggested: --learning-rate {seen.suggestion:.1e}", style="bold green")
-    return 0
+    return seen
 
 
 def sweep(

@@ -2,18 +2,17 @@
 
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import psutil
 from rich.table import Table
 
 from unet_jax.batch import Batch
 from unet_jax.config import Config
 from unet_jax.draws import draw, geometric, photometric
-from unet_jax.parallel import Parallel
+from unet_jax.memory import free_memory
+from unet_jax.parallel import Parallel, named
 from unet_jax.recipe import build_recipe
 
 MOST_STEPS = 20
@@ -113,14 +112,10 @@ def rehearse_training(
         axis_name=parallel.axis_name,
         remat=remat,
     )
-    init = jax.jit(
-        partial(recipe.init, jax.random.key(config.train.seed), config.data.size),
-        compiler_options={"xla_backend_optimization_level": 0},
-    )
+    init = recipe.first(config.train.seed, config.data.size)
     batch = random_batch(config, classes, hosts=jax.process_count())
     result = rehearse(parallel.train(recipe.train), init, batch, parallel=parallel)
-    count = f"{parallel.devices} × " if parallel.devices > 1 else ""
-    return rehearsal_table(result, config, f"{count}{jax.devices()[0].device_kind}", remat=remat)
+    return rehearsal_table(result, config, named(parallel.devices), remat=remat)
 
 
 def time_steps(step: Callable[[], object], images: int, seconds: float = 10.0) -> Speed:
@@ -141,7 +136,7 @@ def time_steps(step: Callable[[], object], images: int, seconds: float = 10.0) -
 def random_batch(config: Config, classes: int, hosts: int = 1) -> Batch:
     """Noise, and augmentation as it is drawn in training: one host's share of a batch."""
     data, augment = config.data, config.augment
-    shape = (config.train.batch_size // hosts, *data.prepared_size)
+    shape = (config.batch_size // hosts, *data.prepared_size)
     rng = np.random.default_rng(0)
     where = {"size": data.size, "native": data.prepared_size, "stored": data.prepared_size}
     drawn = [draw(augment, seed=0, epoch=0, index=n, **where) for n in range(shape[0])]
@@ -156,21 +151,15 @@ def random_batch(config: Config, classes: int, hosts: int = 1) -> Batch:
     )
 
 
-def free_memory() -> int:
-    """Free bytes of the accelerator, or of the host if that is the device."""
-    stats = jax.local_devices()[0].memory_stats()
-    if stats:
-        return stats["bytes_limit"] - stats["bytes_in_use"]
-    return psutil.virtual_memory().available
-
-
 def rehearsal_table(rehearsal: Rehearsal, config: Config, device: str, *, remat: bool) -> Table:
     """What a training step takes on a device, to be printed."""
     train = config.train
     parts = f" in {train.accumulate} parts" if train.accumulate > 1 else ""
     how = ", blocks computed anew in the backward pass" if remat else ""
-    title = f"A training step of {train.batch_size} images{parts}, {train.precision}{how}: {device}"
-    table = Table(title=title, caption="Random data; none is waited for.", show_header=False)
+    step = f"A training step of {config.batch_size} images{parts}, {train.precision}{how}"
+    table = Table(
+        title=f"{step}: {device}", caption="Random data; none is waited for.", show_header=False
+    )
     table.add_column()
     table.add_column(justify="right")
     table.add_row("arithmetic", f"{rehearsal.flops / 1e9:,.3f} GFLOP")

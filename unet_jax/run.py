@@ -11,14 +11,18 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
-from unet_jax import visualize
 from unet_jax.comparison import refresh
-from unet_jax.config import Config, differences, dump, load
+from unet_jax.config import Config, dump
 from unet_jax.draft import draft
 from unet_jax.events import Events
+from unet_jax.json_file import read_json, read_json_lines
+from unet_jax.keeper import best_record
+from unet_jax.launch import Launch, write_launch
 from unet_jax.pipeline import Pipeline
-from unet_jax.retention import merit
+from unet_jax.plots import plot_confusion, plot_curves
+from unet_jax.scoreboard import shown
 from unet_jax.versions import versions
+from unet_jax.workdir import AT_FIRST, check_free, check_same, new_folder
 
 PACKAGES = ("unet-jax", "jax", "flax", "optax", "orbax-checkpoint", "torch", "numpy")
 
@@ -36,50 +40,38 @@ class Log(Protocol):
 
 
 class Run:
-    """Writes what a run leaves behind.
+    """Writes what a run leaves behind; see `unet_jax.keeper.Keeper`."""
 
-    Attributes:
-      workdir: The folder.
-      checkpoints: Its subfolder for the learner's states.
-      records: What `metrics.jsonl` holds, one record an epoch.
-    """
-
-    def __init__(self, workdir: Path, config: Config, *, resume: bool) -> None:
+    def __init__(
+        self, workdir: Path, config: Config, launch: Launch, *, resume: bool, fresh: bool = False
+    ) -> None:
         """Args:
           workdir: Made if it does not exist.
           config: Written to `config.yaml`; the same as before if `resume`.
+          launch: Written to `launch.json`.
           resume: Whether the folder holds a run to go on with.
+          fresh: Whether the folder must be a new one: if `workdir` is taken, `workdir-2` or so on.
 
         Raises:
-          ValueError: The folder holds a run already, or none to resume, or one with other settings.
+          ValueError: The folder holds a run already, or what looks like a part of one; or none to
+            resume, or one with other settings, or a damaged one.
         """
+        self._made = fresh or not workdir.exists()
+        if fresh:
+            workdir = new_folder(workdir)
         self.workdir = workdir
         self.checkpoints = workdir / "checkpoints"
         self._metrics = workdir / "metrics.jsonl"
         self._summary = workdir / "summary.json"
-        if workdir.exists() and not workdir.is_dir():
-            raise ValueError(f"--workdir: {workdir} is a file; a folder is needed")
-        exists = (workdir / "config.yaml").exists()
-        if exists and not resume:
-            raise ValueError(
-                f"--workdir: {workdir} holds a run already; choose another folder, or --resume it"
-            )
-        if resume and not exists:
-            raise ValueError(f"--resume: {workdir} holds no run (no config.yaml)")
         if resume:
-            different = differences(load(workdir / "config.yaml"), config)
-            if different:
-                raise ValueError(
-                    f"--resume goes on with the settings of {workdir}; not the same: "
-                    + ", ".join(different)
-                )
+            check_same(workdir, config)
+        else:
+            check_free(workdir)
+        # A process killed while writing leaves half a line; its epoch will come again.
+        self.records = read_json_lines(self._metrics) if self._metrics.exists() else []
         workdir.mkdir(parents=True, exist_ok=True)
         _write(workdir / "config.yaml", dump(config))
-        self.records: list[dict[str, Any]] = []
-        if self._metrics.exists():
-            lines = self._metrics.read_text().splitlines(keepends=True)
-            # A process killed while writing leaves half a line; its epoch will come again.
-            self.records = [json.loads(line) for line in lines if line.endswith("\n")]
+        write_launch(workdir, launch)
         self._resumed = resume
         self._save = config.save
         self._others: list[Log] = []
@@ -92,18 +84,21 @@ class Run:
     def _logs(self) -> list[Log]:
         return [self._events, *self._others]
 
+    @property
+    def begun(self) -> bool:
+        return self._resumed or "_events" in vars(self)
+
     def log_to(self, log: Log) -> None:
         """Has another log beside the TensorBoard events, closed with the run."""
         self._others.append(log)
 
     def rewind(self, epoch: int) -> None:
-        """Forgets the records of `epoch` (from 0) and later ones: they will come again."""
         self.records = self.records[:epoch]
         _write(self._metrics, "".join(_line(r) for r in self.records))
 
     def split(self, pipeline: Pipeline) -> None:
         """Writes `split.json`: the names of the samples in each part, and a digest of all; and
-        `classes.json`: the classes' names and colours, which runs of earlier versions lack.
+        `classes.json`: the classes' names and colours.
 
         Raises:
           ValueError: The run to go on with had other samples, so the data has changed.
@@ -116,7 +111,7 @@ class Run:
         if pipeline.split.test:
             names["test"] = [pipeline.names[i] for i in pipeline.split.test]
         path = self.workdir / "split.json"
-        if path.exists() and json.loads(path.read_text()) != names:
+        if path.exists() and read_json(path) != names:
             raise ValueError(f"--resume: the data is not what {path} lists; was it changed?")
         _write(path, json.dumps(names, indent=1))
         classes = {"classes": list(pipeline.classes), "palette": [*map(list, pipeline.palette)]}
@@ -137,12 +132,11 @@ class Run:
         self.records.append(dict(record))
         with self._metrics.open("a") as file:
             file.write(_line(record))
-        names = ("val_loss", "dice", "iou", "accuracy")
-        scalars = {f"validation/{name}": record[name] for name in names}
+        scalars = {f"validation/{name}": record[name] for name in shown(self._save.best)}
         for log in self._logs:
             log.scalars(scalars, record["step"])
             log.image("predictions", panel, record["step"])
-        visualize.plot_curves(self.records, self.workdir / "curves.png")
+        plot_curves(self.records, self._save.best, self.workdir / "curves.png")
         pictures = self.workdir / "predictions"
         pictures.mkdir(exist_ok=True)
         panel.save(pictures / f"epoch_{record['epoch']:03d}.png")
@@ -151,8 +145,8 @@ class Run:
 
     def confusion(self, counts: np.ndarray, classes: Sequence[str]) -> None:
         """Draws the confusion matrix of the epoch recorded last, if that is the best one so far."""
-        if self.best() is self.records[-1]:
-            visualize.plot_confusion(counts, classes, self.workdir / "confusion.png")
+        if best_record(self.records, self._save) is self.records[-1]:
+            plot_confusion(counts, classes, self.workdir / "confusion.png")
 
     def inspect(self, pipeline: Pipeline, epoch: int, batch: int) -> tuple[list[str], Path]:
         """Saves a training batch to be looked at: the names of its samples, and its file."""
@@ -162,21 +156,15 @@ class Run:
         np.savez(path, allow_pickle=False, **given)
         return pipeline.samples(epoch, batch), path
 
-    def best(self) -> dict[str, Any]:
-        """The record with the best `save.best`; the last of equals, as of checkpoints."""
-        name, lowest = self._save.best, self._save.lowest
-        return max(reversed(self.records), key=lambda record: merit(record[name], lowest))
-
     @property
     def summarised(self) -> bool:
-        """Whether `summary.json` is there."""
         return self._summary.exists()
 
     def summary(self, facts: Mapping[str, Any]) -> dict[str, Any]:
         """Writes `summary.json`: the best epoch, and `facts` about the whole run."""
-        best = {key: value for key, value in self.best().items() if key != "seconds"}
+        best = best_record(self.records, self._save)
         summary = {
-            "best": best,
+            "best": {name: value for name, value in best.items() if name != "seconds"},
             "epochs": len(self.records),
             **facts,
             "versions": versions(PACKAGES),
@@ -193,11 +181,11 @@ class Run:
         if "_events" in vars(self):
             self._events.close()
         elif not self._resumed:
-            for name in ("config.yaml", "split.json", "classes.json"):
+            for name in AT_FIRST:  # None of them was there before.
                 (self.workdir / name).unlink(missing_ok=True)
-            for folder in (self.checkpoints, self.workdir):
-                with contextlib.suppress(OSError):  # It was never made, or holds something else.
-                    folder.rmdir()
+            if self._made:
+                with contextlib.suppress(OSError):  # Others have put something there.
+                    self.workdir.rmdir()
 
 
 def _write(path: Path, text: str) -> None:

@@ -30,5 +30,7 @@ class LossScale(struct.PyTreeNode):
         """The scale after a step whose gradients were all `finite`, or were not."""
         steps = jnp.where(finite, self.finite_steps + 1, 0)
         grows = steps == INTERVAL
-        factor = jnp.where(finite, jnp.where(grows, GROWTH, 1.0), BACKOFF).astype(jnp.float32)
-        return LossScale(self.factor * factor, jnp.where(grows, 0, steps))
+        grown = self.factor * GROWTH
+        grown = jnp.where(grows & jnp.isfinite(grown), grown, self.factor)
+        factor = jnp.where(finite, grown, self.factor * BACKOFF)
+        return LossScale(factor, jnp.where(grows, 0, steps))

@@ -11,7 +11,7 @@ from unet_jax.datasets import DataError
 
 @dataclass(frozen=True)
 class Split:
-    """Positions in the prepared set, each in one list at most."""
+    """Positions in the prepared set, each in one list at most; with `overfit`, the same in two."""
 
     train: list[int]
     validation: list[int]

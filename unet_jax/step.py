@@ -2,17 +2,16 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from flax import struct
-from jax import lax
 
 from unet_jax.augment import Normalisation, border_map, inputs_and_targets
 from unet_jax.batch import IGNORED, Batch
-from unet_jax.losses import Loss, Sums
+from unet_jax.gradients import loss_and_grads, over_devices
+from unet_jax.losses import Loss
 from unet_jax.metrics import (
     boundary_counts,
     boundary_tolerance,
@@ -20,175 +19,10 @@ from unet_jax.metrics import (
     predict_classes,
 )
 from unet_jax.models import UNet
-from unet_jax.scale import LossScale
-from unet_jax.schedule import Plateau
+from unet_jax.state import TrainState
 
 Metrics = dict[str, jax.Array]
 LearningRate = Callable[[jax.Array], jax.Array]
-
-
-class TrainState(struct.PyTreeNode):
-    """What a step takes and gives back: all that a resumed run needs.
-
-    Attributes:
-      step: int32 [], steps taken, skipped ones included.
-      params: Parameters.
-      batch_stats: Running statistics of the batch norms; empty without them.
-      opt_state: The optimiser's.
-      plateau: The factor that validation has brought the learning rate to.
-      skipped: int32 [], steps that changed no parameter, since something was not finite.
-      skipped_in_row: int32 [], of these, the last ones without another between.
-      ema: Exponential moving average of the parameters, which is what is evaluated; or None.
-      scale: Of the loss, in float16; or None.
-    """
-
-    step: jax.Array
-    params: Any
-    batch_stats: Any
-    opt_state: optax.OptState
-    plateau: Plateau
-    skipped: jax.Array
-    skipped_in_row: jax.Array
-    ema: Any = None
-    scale: LossScale | None = None
-
-    @property
-    def evaluated(self) -> Any:
-        """The parameters that are validated and predicted with."""
-        return self.params if self.ema is None else self.ema
-
-
-def start_state(
-    params: Any,
-    batch_stats: Any,
-    *,
-    optimizer: optax.GradientTransformation,
-    ema: bool = False,
-    scaled: bool = False,
-) -> TrainState:
-    """The state before the first step.
-
-    Args:
-      params: The network's parameters.
-      batch_stats: Its running statistics.
-      optimizer: Its state is made for `params`.
-      ema: Whether an average of the parameters is kept.
-      scaled: Whether the loss is scaled.
-    """
-    return TrainState(
-        step=jnp.zeros((), jnp.int32),
-        params=params,
-        batch_stats=batch_stats,
-        opt_state=optimizer.init(params),
-        plateau=Plateau.start(),
-        skipped=jnp.zeros((), jnp.int32),
-        skipped_in_row=jnp.zeros((), jnp.int32),
-        # A copy: a donated state must not hold one buffer twice.
-        ema=jax.tree.map(jnp.copy, params) if ema else None,
-        scale=LossScale.start() if scaled else None,
-    )
-
-
-class Gradients(NamedTuple):
-    """What a batch says.
-
-    Attributes:
-      grads: Of the parameters.
-      sums: The loss' sums over the whole batch, on all devices.
-      batch_stats: The new running statistics.
-    """
-
-    grads: Any
-    sums: Sums
-    batch_stats: Any
-
-
-def loss_and_grads(
-    model: UNet,
-    loss: Loss,
-    params: Any,
-    batch_stats: Any,
-    batch: Batch,
-    *,
-    mean_std: Normalisation,
-    fill: int,
-    size: tuple[int, int] | None = None,
-    accumulate: int = 1,
-    axis_name: str | None = None,
-    scale: jax.Array | None = None,
-) -> Gradients:
-    """Gradients of the loss of the whole batch, however it is divided.
-
-    The loss is a function of sums over images. Its derivatives by these sums are taken once they
-    are known for all micro-batches and devices; each then adds what its own images contribute.
-
-    Args:
-      model: The network.
-      loss: What is minimised.
-      params: Its parameters.
-      batch_stats: Its running statistics.
-      batch: This device's images.
-      mean_std: Per-channel mean and standard deviation of images in 0..1.
-      fill: What masks hold outside of the picture.
-      size: H and W that the network is given; None: the batch's own.
-      accumulate: Micro-batches that are computed one after another; each is every n-th image, so
-        that all devices take part in each.
-      axis_name: Mapped axis of the devices; None on one.
-      scale: What gradients are multiplied by on their way.
-    """
-    dtype = jax.tree.leaves(params)[0].dtype
-    image, mask = inputs_and_targets(batch, mean_std, dtype, fill, size)
-    images = (image, mask, jnp.asarray(batch.valid), border_map(batch, size))
-
-    def forward(params: Any, batch_stats: Any, images: Any) -> tuple[Sums, Any]:
-        image, mask, valid, border = images
-        variables = {"params": params, "batch_stats": batch_stats}
-        logits, updates = model.apply(variables, image, train=True, mutable=["batch_stats"])
-        return loss.sums(logits, mask, valid, border), updates.get("batch_stats", {})
-
-    def derivatives(sums: Sums) -> Sums:
-        by_sums = jax.grad(loss.total)(sums)
-        return by_sums if scale is None else jax.tree.map(lambda d: d * scale, by_sums)
-
-    if accumulate == 1:
-        run = partial(forward, batch_stats=batch_stats, images=images)
-        sums, pull, batch_stats = jax.vjp(run, params, has_aux=True)
-        sums = _over_devices(sums, axis_name)
-        (grads,) = pull(derivatives(sums))
-    else:
-        parts = jax.tree.map(partial(_every_nth, n=accumulate), images)
-        shapes = jax.eval_shape(forward, params, batch_stats, jax.tree.map(lambda x: x[0], parts))
-        none = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), (params, shapes[0]))
-        # The loss is linear in all other sums, so their values do not change its derivatives.
-        known = none[1] | loss.normalisers(mask, jnp.asarray(batch.valid), dtype)
-        known = derivatives(_over_devices(known, axis_name))
-
-        def add(carry: Gradients, images: Any) -> tuple[Gradients, None]:
-            run = partial(forward, batch_stats=carry.batch_stats, images=images)
-            sums, pull, batch_stats = jax.vjp(run, params, has_aux=True)
-            (grads,) = pull(known)
-            grads, sums = jax.tree.map(jnp.add, (carry.grads, carry.sums), (grads, sums))
-            return Gradients(grads, sums, batch_stats), None
-
-        start = Gradients(none[0], none[1], batch_stats)
-        # In a loop, XLA's convolutions take four times as long on a CPU; elsewhere it saves memory.
-        unroll = jax.default_backend() == "cpu"
-        (grads, sums, batch_stats), _ = lax.scan(add, start, parts, unroll=unroll)
-        sums = _over_devices(sums, axis_name)
-
-    grads = _over_devices(grads, axis_name)
-    if scale is not None:
-        grads = jax.tree.map(lambda g: g / scale.astype(g.dtype), grads)
-    return Gradients(grads, sums, batch_stats)
-
-
-def _over_devices(tree: Any, axis_name: str | None) -> Any:
-    return tree if axis_name is None else lax.psum(tree, axis_name)
-
-
-def _every_nth(x: jax.Array, n: int) -> jax.Array:
-    """[B, ...] -> [n, B / n, ...], part i holding the images i, i + n, i + 2n, …"""
-    return jnp.moveaxis(x.reshape(x.shape[0] // n, n, *x.shape[1:]), 1, 0)
 
 
 def train_step(
@@ -203,6 +37,7 @@ def train_step(
     fill: int,
     size: tuple[int, int] | None = None,
     accumulate: int = 1,
+    unroll: bool = False,
     ema_decay: float = 0.0,
     axis_name: str | None = None,
 ) -> tuple[TrainState, Metrics]:
@@ -219,6 +54,7 @@ def train_step(
       fill: What masks hold outside of the picture.
       size: H and W that the network is given; None: the batch's own.
       accumulate: Micro-batches; the gradients are those of the whole batch.
+      unroll: Whether they are compiled one by one, and not as a loop.
       ema_decay: Share that the average of the parameters keeps of itself.
       axis_name: Mapped axis of the devices; None on one.
 
@@ -237,6 +73,7 @@ def train_step(
         fill=fill,
         size=size,
         accumulate=accumulate,
+        unroll=unroll,
         axis_name=axis_name,
         scale=state.scale and state.scale.factor,
     )
@@ -311,7 +148,7 @@ def eval_step(
         "confusion": confusion_counts(predicted, mask, valid, classes),
         "boundary": boundary_counts(predicted, mask, valid, classes, tolerance),
     }
-    counts = _over_devices(counts, axis_name)
+    counts = over_devices(counts, axis_name)
     if batch.stop is not None:
         counts["stop"] = jnp.any(batch.stop)
     return counts, predicted

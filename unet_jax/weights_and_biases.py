@@ -12,6 +12,9 @@ from PIL import Image
 
 from unet_jax.config import Config, dump
 
+IDENTITY = "wandb_id"
+"""The file, in a run's folder, that names it there."""
+
 
 class WeightsAndBiases:
     """Sends what the TensorBoard events have; `WANDB_MODE=offline` keeps it in the run's folder."""
@@ -31,7 +34,7 @@ class WeightsAndBiases:
                 '--wandb: the package wandb is missing: pip install -e ".[wandb]"'
             ) from None
         self._wandb = wandb
-        path = workdir / "wandb_id"
+        path = workdir / IDENTITY
         identity = path.read_text() if path.exists() else secrets.token_hex(4)
         try:
             self._run = wandb.init(

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils._pytree import tree_map
 
 from unet_torch_ref.augment import Normalisation
 from unet_torch_ref.batch import Arrays, to_tensors
@@ -21,7 +22,7 @@ COUNTERS = ("step", "skipped", "skipped_in_row")
 
 
 class TorchLearner:
-    """Trains the twin, eagerly and in channels-last memory; see `unet_jax.loop.Learner`."""
+    """Trains the twin, eagerly and in channels-last memory; see `unet_jax.framework.Learner`."""
 
     framework = "torch"
 
@@ -124,7 +125,7 @@ class TorchLearner:
                 self.ema.module.buffers(), self.model.buffers(), strict=True
             ):
                 average.copy_(buffer)
-        counts, predicted = eval_step(
+        return eval_step(
             self.model if self.ema is None else self.ema.module,
             to_tensors(batch, self._device),
             loss=self.loss,
@@ -133,9 +134,9 @@ class TorchLearner:
             size=self.size,
             dtype=self.dtype,
         )
-        sums = {name: value.cpu() for name, value in counts.pop("sums").items()}
-        counts = {name: count.cpu() for name, count in counts.items()}
-        return {"sums": sums, **counts}, predicted.cpu()
+
+    def read(self, values: Any) -> Any:
+        return tree_map(lambda x: x.detach().cpu().numpy() if isinstance(x, Tensor) else x, values)
 
     def total(self, sums: Mapping[str, np.ndarray]) -> float:
         return float(self.loss.total({name: torch.as_tensor(x) for name, x in sums.items()}))
@@ -163,9 +164,6 @@ class TorchLearner:
         for name in COUNTERS:
             setattr(self, name, state[name])
         return position
-
-    def out_of_memory(self, error: Exception) -> bool:
-        return isinstance(error, torch.OutOfMemoryError)
 
     def close(self) -> None:
         self.checkpoints.close()

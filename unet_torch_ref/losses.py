@@ -33,9 +33,9 @@ class Loss:
 
     Attributes:
       cross_entropy: Weight of -log p of the true class. Mean over pixels, weighted by class.
-      dice: Weight of 1 - (2 hits + smooth) / (predicted + true + smooth), by class, then the mean
-        over the classes; over the foreground alone if there is one logit. A class in neither truth
-        nor prediction scores 1, a loss of 0.
+      dice: Weight of 1 - (2 true_positives + smooth) / (predicted + true + smooth), by class, then
+        the mean over the classes; over the foreground alone if there is one logit. A class in
+        neither truth nor prediction scores 1, a loss of 0.
       tversky: Weight of the same with tversky_alpha of the false positives and tversky_beta of the
         false negatives in place of half of either.
       focal: Weight of (1 - p)^focal_gamma times -log p of the true class. Mean over pixels.
@@ -78,11 +78,6 @@ class Loss:
     focal_alpha: float | None = None
     border_weight: float = 0.0
 
-    @property
-    def linear(self) -> bool:
-        """Whether `total` is linear in those sums that depend on logits."""
-        return self.reduction == "image" or not (self.dice or self.tversky)
-
     def normalisers(self, mask: Tensor, valid: Tensor, dtype=torch.float32) -> Sums:
         """Those of the sums that no logit changes.
 
@@ -112,7 +107,7 @@ class Loss:
 
         Returns:
           `normalisers`; and a scalar named after each term, or, of Dice and Tversky over a batch,
-          `hits`, `false_positives` and `false_negatives`, [C] each.
+          `true_positives`, `false_positives` and `false_negatives`, [C] each.
         """
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         counted = _counted(mask, valid)
@@ -213,7 +208,7 @@ class Loss:
             p, truth = logits.softmax(1), F.one_hot(target, logits.shape[1]).movedim(-1, 1)
         counted = counted[:, None]
         counts = {
-            "hits": (p * truth * counted).sum((2, 3)),
+            "true_positives": (p * truth * counted).sum((2, 3)),
             "false_positives": (p * (1 - truth) * counted).sum((2, 3)),
             "false_negatives": ((1 - p) * truth * counted).sum((2, 3)),
         }
@@ -229,9 +224,9 @@ class Loss:
         """1 - Dice or Tversky index of each count; Dice is Tversky with 1/2 and 1/2."""
         half = term == "dice"
         alpha, beta = (0.5, 0.5) if half else (self.tversky_alpha, self.tversky_beta)
-        hits = counts["hits"] + self.smooth / 2
+        right = counts["true_positives"] + self.smooth / 2
         errors = alpha * counts["false_positives"] + beta * counts["false_negatives"]
-        return 1 - hits / (hits + errors)
+        return 1 - right / (right + errors)
 
 
 def _counted(mask: Tensor, valid: Tensor) -> Tensor:

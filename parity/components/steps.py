@@ -18,7 +18,7 @@ from parity.twin import flax_variables, start_both
 from unet_jax.batch import IGNORED, Batch
 from unet_jax.config import Config, DataConfig, LossConfig, ModelConfig, OptimConfig, TrainConfig
 from unet_jax.recipe import Recipe
-from unet_jax.step import TrainState
+from unet_jax.state import TrainState
 from unet_torch_ref.learner import TorchLearner
 
 SIZE = (16, 16)

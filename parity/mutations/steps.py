@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+import unet_jax.gradients
 import unet_jax.scale
 import unet_jax.step
 from parity.components.steps import compare_loss_scale, compare_steps
@@ -21,7 +22,7 @@ from parity.trajectory import judge, train_in
 from unet_jax.config import Config, DataConfig, TrainConfig
 from unet_jax.optim import build_optimizer
 
-average, every_nth = unet_jax.step._average, unet_jax.step._every_nth
+average, every_nth = unet_jax.step._average, unet_jax.gradients._every_nth
 WHOLE = "4 micro-batches, average"
 
 
@@ -54,7 +55,7 @@ STEPS = [
         partial(compare_steps, WHOLE),
         partial(
             patch.object,
-            unet_jax.step,
+            unet_jax.gradients,
             "_every_nth",
             lambda x, n: x.reshape(n, x.shape[0] // n, *x.shape[1:]),
         ),

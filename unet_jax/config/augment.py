@@ -1,5 +1,6 @@
 """How training samples are varied."""
 
+import dataclasses
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -58,6 +59,9 @@ class AugmentConfig:
             low, high = getattr(self, name)
             if low > high:
                 raise ValueError(f"{name}: {(low, high)} must have the smaller one first")
+        usual = next(field for field in dataclasses.fields(self) if field.name == "crop_ratio")
+        if self.crop_ratio != usual.default and not self.crop:
+            raise ValueError(f"crop_ratio: {self.crop_ratio} needs a crop above 0")
         return self
 
     def fill(self, classes: int) -> int:

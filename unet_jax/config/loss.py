@@ -22,6 +22,21 @@ ClassWeights = Annotated[
     Literal["none", "inverse", "median"] | tuple[Weight, ...], WrapValidator(_one_line)
 ]
 
+SETTINGS: dict[str, tuple[str, ...]] = {
+    "pos_weight": ("cross_entropy",),
+    "class_weights": ("cross_entropy", "focal"),
+    "label_smoothing": ("cross_entropy",),
+    "reduction": ("dice", "tversky"),
+    "smooth": ("dice", "tversky"),
+    "tversky_alpha": ("tversky",),
+    "tversky_beta": ("tversky",),
+    "focal_gamma": ("focal",),
+    "focal_alpha": ("focal",),
+    "border_weight": ("cross_entropy",),
+    "border_sigma": ("border_weight",),
+}
+"""Settings that have an effect only beside others, and which ones."""
+
 
 @settings
 class LossConfig:
@@ -59,8 +74,9 @@ class LossConfig:
     """Dice and Tversky of each image, then the mean over images; or of the batch as one image."""
 
     smooth: Positive = 1e-6
-    """Added to numerator and denominator of Dice; a class in neither truth nor prediction has Dice
-    1."""
+    """Added to numerator and denominator of Dice, and half of it to Tversky's. A class that is
+    absent from the truth has Dice smooth / (p + smooth), if p is the sum of its probabilities: 1 if
+    it is not predicted at all, near 0 otherwise."""
 
     tversky_alpha: Weight = 0.3
     """Weight of a false positive in the Tversky index; Dice has 0.5."""
@@ -89,8 +105,11 @@ class LossConfig:
             raise ValueError(
                 "cross_entropy, dice, tversky, focal, lovasz: all are 0; one must be more"
             )
-        if self.border_weight and not self.cross_entropy:
-            raise ValueError(f"border_weight: {self.border_weight} needs a cross_entropy above 0")
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        for name, users in SETTINGS.items():
+            value = getattr(self, name)
+            if value != defaults[name] and not any(getattr(self, user) for user in users):
+                raise ValueError(f"{name}: {value} needs a {' or '.join(users)} above 0")
         if not isinstance(self.class_weights, str) and not any(self.class_weights):
             raise ValueError(f"class_weights: {self.class_weights} must hold one above 0")
         return self

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from unet_jax.config.settings import Count, Decay, settings
 
@@ -33,14 +33,6 @@ class TrainConfig:
 
     seed: Annotated[int, Field(ge=0)] = 0
     """Draws the first weights, the order of the images and how they are augmented."""
-
-    @model_validator(mode="after")
-    def _check(self) -> "TrainConfig":
-        if self.batch_size % self.accumulate:
-            raise ValueError(
-                f"accumulate: {self.accumulate} does not divide batch_size {self.batch_size}"
-            )
-        return self
 
 
 @settings

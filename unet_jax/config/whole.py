@@ -35,6 +35,12 @@ class Config:
                 f"size: {self.data.size} is too small; {len(self.model.channels)} stages need at "
                 f"least {shortest} pixels a side"
             )
+        if self.batch_size % self.train.accumulate:
+            few = f" with overfit {self.data.overfit}" if self.data.overfit else ""
+            raise ValueError(
+                f"accumulate: {self.train.accumulate} does not divide batch_size "
+                f"{self.batch_size}{few}"
+            )
         overlaps = self.loss.dice or self.loss.tversky
         if self.train.accumulate > 1 and overlaps and self.loss.reduction == "batch":
             raise ValueError(
@@ -42,6 +48,11 @@ class Config:
                 "whole batch is not known while its parts are computed"
             )
         return self
+
+    @property
+    def batch_size(self) -> int:
+        """Images a step: with `overfit`, no more than there are."""
+        return min(self.train.batch_size, self.data.overfit or self.train.batch_size)
 
 
 def presets() -> list[str]:

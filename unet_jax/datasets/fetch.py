@@ -33,17 +33,25 @@ def fetch_zip(url: str, path: Path) -> None:
 
     Args:
       url: Where it lies.
-      path: Where it will lie; until it is complete, `.part` follows its name.
+      path: Where it will lie; until it is complete, `.part` follows its name, beside a file that
+        says of which version it is.
 
     Raises:
       DataError: The server cannot be reached, has no such file, or breaks off; or it is no zip.
     """
     part = path.with_name(path.name + ".part")
     path.parent.mkdir(parents=True, exist_ok=True)
-    have = part.stat().st_size if part.exists() else 0
-    request = Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    version = part.with_name(part.name + ".version")
+    known = version.read_text() if part.exists() and version.exists() else ""
+    have = part.stat().st_size if known else 0
+    # Of a file that has changed since, the server sends the whole.
+    rest = {"Range": f"bytes={have}-", "If-Range": known} if have else {}
+    request = Request(url, headers=rest)
     try:
         with urlopen(request, timeout=TIMEOUT) as answer:
+            if answer.status != HTTPStatus.PARTIAL_CONTENT:
+                part.unlink(missing_ok=True)
+                version.write_text(_version(answer))
             _receive(answer, part)
     except HTTPError as error:
         if error.code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and have:
@@ -56,8 +64,18 @@ def fetch_zip(url: str, path: Path) -> None:
         raise DataError(f"{url}: broke off ({error}); run this again to go on") from None
     if not zipfile.is_zipfile(part):
         part.unlink()
+        version.unlink(missing_ok=True)
         raise DataError(f"{url}: what came is not a zip")
     os.replace(part, path)
+    version.unlink(missing_ok=True)
+
+
+def _version(answer: HTTPResponse) -> str:
+    """What tells this version of the file from others, if the server says; a weak tag does not."""
+    tag = answer.headers["ETag"]
+    if tag and not tag.startswith("W/"):
+        return tag
+    return answer.headers["Last-Modified"] or ""
 
 
 def _receive(answer: HTTPResponse, part: Path) -> None:

@@ -78,8 +78,8 @@ def match(
     Raises:
       DataError: An image has no mask or two, or a mask no image; every such file is named.
     """
-    image_of = _by_stem(files, images)
-    mask_of = _by_stem(files, masks)
+    image_of = _by_stem(files, images, masks)
+    mask_of = _by_stem(files, masks, images)
     if images == masks:
         image_of = {stem: p for stem, p in image_of.items() if not stem.endswith(suffix)}
         mask_of = {stem: p for stem, p in mask_of.items() if stem.endswith(suffix)}
@@ -105,10 +105,14 @@ def match(
     return pairs
 
 
-def _by_stem(files: Files, folder: str) -> dict[str, list[str]]:
+def _by_stem(files: Files, folder: str, other: str) -> dict[str, list[str]]:
+    """The pictures below a folder, but for those of the other one, which may lie in it."""
     found: dict[str, list[str]] = {}
-    top = f"{folder}/" if folder else ""
+    top, apart = (f"{each}/" if each else "" for each in (folder, other))
+    inside = apart.startswith(top) and apart != top
     for path in sorted(path for path in files if path.startswith(top)):
+        if inside and path.startswith(apart):
+            continue
         below = PurePosixPath(path)
         if below.suffix.lower() in IMAGE_SUFFIXES:
             found.setdefault(str(below.relative_to(folder).with_suffix("")), []).append(path)

@@ -2,8 +2,8 @@
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Protocol
+from dataclasses import asdict, replace
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -11,121 +11,21 @@ from rich.console import Console
 
 from unet_jax.bar import Bar
 from unet_jax.batch import Batch
-from unet_jax.cache import Fetch
 from unet_jax.config import SaveConfig
+from unet_jax.framework import Learner
 from unet_jax.interrupt import Interrupt
+from unet_jax.keeper import Keeper, best_record
 from unet_jax.metrics import boundary_scores, scores
 from unet_jax.pipeline import Pipeline
-from unet_jax.run import Run
+from unet_jax.position import Position
+from unet_jax.scoreboard import scored
 from unet_jax.visualize import prediction_panel
 
 PICTURES = 6
-SCORES = {"val_loss": "val loss", "dice": "Dice", "iou": "IoU", "accuracy": "accuracy"}
 
 
 class TrainingError(Exception):
     """Training cannot go on; the message says why, and what to do."""
-
-
-class Learner(Protocol):
-    """A network in training. Values it returns may still be under way on the device."""
-
-    framework: str
-
-    @property
-    def step(self) -> int: ...
-
-    @property
-    def skipped(self) -> int:
-        """Steps that changed nothing, since a loss or a gradient was not finite."""
-        ...
-
-    @property
-    def parameters(self) -> int: ...
-
-    def weights(self) -> dict[str, np.ndarray]:
-        """The parameters by name, in host memory."""
-        ...
-
-    @property
-    def device(self) -> str: ...
-
-    @property
-    def free_memory(self) -> int | None:
-        """Bytes free on the accelerator; None if the device is the host."""
-        ...
-
-    def hold(self, *arrays: np.ndarray) -> Fetch:
-        """Puts arrays [N, …] on the device, the rows of each to be fetched from there."""
-        ...
-
-    def train_step(self, batch: Batch) -> Mapping[str, Any]:
-        """Takes a step; gives `loss`, `grad_norm`, `learning_rate`, `skipped_in_row`."""
-        ...
-
-    def eval_step(self, batch: Batch) -> tuple[Mapping[str, Any], Any]:
-        """Gives `sums` by name and `confusion` [C, C] to be added up, and class ids [B, H, W]."""
-        ...
-
-    def total(self, sums: Mapping[str, np.ndarray]) -> float:
-        """The loss of added-up sums."""
-        ...
-
-    def validated(self, metrics: Mapping[str, float]) -> None:
-        """Lets a schedule that waits for a plateau see an epoch's metrics."""
-        ...
-
-    def save(self, position: Mapping[str, Any], metrics: Mapping[str, float] | None) -> None:
-        """Starts to save the state with `position`.
-
-        `metrics` is None for a state that has not been validated.
-        """
-        ...
-
-    def restore(self) -> dict[str, Any] | None:
-        """Goes back to the last state that is whole, and gives its position; None if there is none.
-
-        Raises:
-          ValueError: None is whole, or it is of another network, optimiser or framework.
-        """
-        ...
-
-    def out_of_memory(self, error: Exception) -> bool:
-        """Whether that is what the error says."""
-        ...
-
-    def close(self) -> None:
-        """Waits for what is being written.
-
-        Raises:
-          OSError: It could not be.
-        """
-        ...
-
-
-def scored(result: Mapping[str, Any], best: str) -> list[str]:
-    """The scores that are always shown, and the one that says what is best: `Dice 0.9876`."""
-    shown = SCORES | {best: SCORES.get(best, best.replace("_", " "))}
-    return [f"{title} {result[name]:.4f}" for name, title in shown.items()]
-
-
-@dataclass(frozen=True)
-class Position:
-    """Where in the data a run is, and what has been summed over its current epoch.
-
-    Attributes:
-      epoch: From 0.
-      batch: The epoch's next batch, from 0.
-      loss: Sum of the losses of the epoch's steps that were taken.
-      taken: Their number.
-      seconds: Spent training and validating, in all.
-    """
-
-    epoch: int = 0
-    batch: int = 0
-    loss: float = 0.0
-    taken: int = 0
-    seconds: float = 0.0
 
 
 class Trainer:
@@ -135,7 +35,7 @@ class Trainer:
         self,
         learner: Learner,
         pipeline: Pipeline,
-        run: Run,
+        run: Keeper,
         save: SaveConfig,
         *,
         epochs: int,
@@ -147,7 +47,7 @@ class Trainer:
         """Args:
         learner: With fresh weights, or restored by `resume`.
         pipeline: Serves the batches.
-        run: The folder to write to.
+        run: Keeps what is recorded.
         save: When the state is saved.
         epochs: How many in all.
         max_skipped: Steps in a row that may be skipped.
@@ -220,7 +120,7 @@ class Trainer:
                 self._count(late)
             late = metrics
             if self.first_step is None:
-                float(metrics["loss"])
+                self.learner.read(metrics)
                 self.first_step = time.monotonic() - self.started
                 # Compilation is not the steps' speed, nor the loader's start.
                 begun, self.waited_seconds = time.monotonic(), waited
@@ -275,7 +175,7 @@ class Trainer:
 
     def _count(self, metrics: Mapping[str, Any]) -> None:
         """Logs a step's metrics."""
-        values = {name: float(value) for name, value in metrics.items()}
+        values = {name: float(value) for name, value in self.learner.read(metrics).items()}
         in_row = int(values.pop("skipped_in_row"))
         self._agreed |= bool(values.pop("stop", False))
         epoch, batch = self.position.epoch, self.position.batch
@@ -293,27 +193,36 @@ class Trainer:
 
     def _validate(self) -> dict[str, Any] | None:
         """Scores over the whole validation set, from counts; None if interrupted."""
-        sums: dict[str, Any] = {}
         classes = len(self.pipeline.classes)
-        confusion, boundary = (
-            np.zeros((classes, classes), np.int64),
-            np.zeros((classes, 4), np.int64),
-        )
+        total = {
+            "confusion": np.zeros((classes, classes), np.int64),
+            "boundary": np.zeros((classes, 4), np.int64),
+        }
+        late: Mapping[str, Any] | None = None
         for batch in self.pipeline.validation():
             counts, _ = self.learner.eval_step(self._asked(batch))
-            self._agreed |= bool(counts.get("stop", False))
+            if late is not None:
+                self._add(late, total)
+            late = counts
             if self.stopping:
                 return None
-            for name, value in counts["sums"].items():
-                sums[name] = sums.get(name, 0) + np.asarray(value, np.float64)
-            confusion += np.asarray(counts["confusion"])
-            boundary += np.asarray(counts["boundary"])
-        self.confusion = confusion
+        if late is not None:
+            self._add(late, total)
+        self.confusion, boundary = total.pop("confusion"), total.pop("boundary")
         return {
-            "val_loss": self.learner.total(sums),
-            **scores(confusion, self.pipeline.classes),
+            "val_loss": self.learner.total(total),
+            **scores(self.confusion, self.pipeline.classes),
             **boundary_scores(boundary, self.pipeline.classes),
         }
+
+    def _add(self, counts: Mapping[str, Any], total: dict[str, Any]) -> None:
+        """Adds what was counted in a batch."""
+        counts = self.learner.read(counts)
+        self._agreed |= bool(counts.get("stop", False))
+        total["confusion"] += counts["confusion"]
+        total["boundary"] += counts["boundary"]
+        for name, value in counts["sums"].items():
+            total[name] = total.get(name, 0) + np.asarray(value, np.float64)
 
     def _finish_epoch(self, result: Mapping[str, Any]) -> None:
         """Moves on to the next epoch; saves, records and prints what this one reached."""
@@ -332,7 +241,7 @@ class Trainer:
         self.run.weights(self.learner.weights(), record["step"])
         metrics = {name: value for name, value in result.items() if isinstance(value, float)}
         self.learner.validated(metrics)
-        best = self.run.best() is self.run.records[-1]
+        best = best_record(self.run.records, self.save) is self.run.records[-1]
         regular = self.position.epoch % self.save.every_epochs == 0 or self._due()
         if self.finished or best or regular:
             self.learner.save(asdict(self.position), metrics)
@@ -348,7 +257,7 @@ class Trainer:
         rows = []
         for batch in self.pipeline.pictures(PICTURES):
             _, predicted = self.learner.eval_step(self._asked(batch))
-            arrays = (batch.image, batch.mask, np.asarray(predicted))
+            arrays = (batch.image, batch.mask, self.learner.read(predicted))
             rows.append([array[batch.valid] for array in arrays])
         images, truth, predicted = (np.concatenate(column) for column in zip(*rows, strict=True))
         return prediction_panel(
