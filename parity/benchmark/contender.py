@@ -8,6 +8,10 @@ Precision = Literal["float32", "tf32", "bfloat16", "float16"]
 """What convolutions compute in. tf32: float32, of which a GPU's fast units take 10 bits."""
 How = Literal["jit", "pmap", "eager", "compile", "compile max-autotune"]
 
+NEEDS_GPU = "needs a GPU"
+LOADED = ", from prepared records"
+"""What is added to the name of a contender that waits for its data, too."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Contender:
@@ -34,7 +38,7 @@ class Contender:
 
     def missing(self, gpu: bool) -> str | None:
         """Why it cannot be measured here; None if it can."""
-        return "needs a GPU" if self.precision == "tf32" and not gpu else None
+        return NEEDS_GPU if self.precision == "tf32" and not gpu else None
 
 
 REFERENCE = Contender(framework="torch", how="eager", precision="float32", channels_last=False)

@@ -12,7 +12,7 @@ import torch
 
 from parity.benchmark import machine
 from parity.benchmark.agreement import LIMITS
-from parity.benchmark.contender import REFERENCE, Contender, Precision, chosen, contenders
+from parity.benchmark.contender import LOADED, REFERENCE, Contender, Precision, chosen, contenders
 from parity.benchmark.contestant import Contestant
 from parity.benchmark.jax_contestant import JaxInference, JaxTraining
 from parity.benchmark.jax_epochs import JaxEpochs
@@ -37,8 +37,6 @@ CONTESTANTS: dict[tuple[Subject, str], Callable[[Task, Contender], Contestant]] 
     ("end-to-end", "jax"): JaxEpochs,
     ("end-to-end", "torch"): TorchEpochs,
 }
-LOADED = ", from prepared records"
-"""What is added to the name of a contender that waits for its data, too."""
 
 
 @dataclass(frozen=True, kw_only=True)

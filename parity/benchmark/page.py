@@ -9,10 +9,10 @@ from parity.benchmark.table import (
     HEADINGS,
     LAYER_HEADINGS,
     cases,
-    cells,
     layer_cells,
+    lines,
     loading,
-    verdict,
+    verdicts,
 )
 
 HEAD = """# Benchmarks
@@ -75,7 +75,7 @@ def page(folder: Path) -> str:
 def _section(path: Path, results: Results) -> str:
     facts = results.facts
     versions = ", ".join(f"{name} {value}" for name, value in facts["versions"].items())
-    lines = [f"### {results.subject}: {results.title}\n", f"`{facts['command']}`\n"]
+    shown = [f"### {results.subject}: {results.title}\n", f"`{facts['command']}`\n"]
     machine = [facts["date"], versions, facts["cpu"], f"load {facts['load']} at the start"]
     for gpu in facts.get("gpus", []):
         machine.append(
@@ -86,14 +86,13 @@ def _section(path: Path, results: Results) -> str:
     machine.append(
         f"peaks {peaks['source']}: TFLOP/s {reached}; {peaks['bandwidth'] / 1e9:,.0f} GB/s"
     )
-    lines.append(f"{'; '.join(machine)}. Raw: [{path.name}](benchmarks/{path.name}).\n")
+    shown.append(f"{'; '.join(machine)}. Raw: [{path.name}](benchmarks/{path.name}).\n")
     if results.subject == "ops":
-        return "\n".join([*lines, _table(LAYER_HEADINGS, layer_cells(results.rows))])
+        return "\n".join([*shown, _table(LAYER_HEADINGS, layer_cells(results.rows))])
     for case, rows in cases(results.rows).items():
-        lines += [f"**{case}**\n", _table(HEADINGS, [cells(row) for row in rows])]
-        said = [*filter(None, [verdict(rows)]), *loading(rows)]
-        lines += [f"{text}.\n" for text in said]
-    return "\n".join(lines)
+        shown += [f"**{case}**\n", _table(HEADINGS, lines(rows))]
+        shown += [f"{text}.\n" for text in (*verdicts(rows), *loading(rows))]
+    return "\n".join(shown)
 
 
 def _unmeasured(kind: str, suite: Sequence[Case]) -> str:

@@ -23,7 +23,7 @@ sheets; by the name that the driver gives."""
 MATRIX, COPY = 1536, 2**26
 """Rows of the matrices that are multiplied, and numbers that are copied, far more than a cache
 holds."""
-TRIES = 5
+TRIES = 20
 DTYPES: Mapping[Precision, torch.dtype] = {
     "float32": torch.float32,
     "tf32": torch.float32,

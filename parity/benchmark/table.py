@@ -1,9 +1,11 @@
 """A benchmark's rows, to be read in a terminal or on a page."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 from rich.table import Table
 
+from parity.benchmark.contender import LOADED, NEEDS_GPU
 from parity.benchmark.layers import PARTS, lost
 from parity.benchmark.result import Results, Row
 
@@ -28,10 +30,22 @@ def cases(rows: Sequence[Row]) -> dict[str, list[Row]]:
     return found
 
 
-def cells(row: Row) -> tuple[str, ...]:
-    """What stands under `HEADINGS`."""
+def lines(rows: Sequence[Row]) -> list[tuple[str, ...]]:
+    """What stands under `HEADINGS`; of all that need a GPU, one line for a precision."""
+    absent = Counter(row.precision for row in rows if row.failure == NEEDS_GPU)
+    shown = [_cells(row) for row in rows if row.failure != NEEDS_GPU]
+    for precision, count in absent.items():
+        shown.append(_unmeasured(f"{count} contenders in {precision}", NEEDS_GPU))
+    return shown
+
+
+def _unmeasured(name: str, reason: str) -> tuple[str, ...]:
+    return name, "–", f"not measured: {reason}", *[""] * (len(HEADINGS) - 3)
+
+
+def _cells(row: Row) -> tuple[str, ...]:
     if row.failure is not None:
-        return row.contender, f"not measured: {row.failure}", *[""] * (len(HEADINGS) - 2)
+        return _unmeasured(row.contender, row.failure)
     low, high = row.quartiles
     fewer = "" if len(row.samples) >= 20 else f", {len(row.samples)} samples"
     return (
@@ -48,14 +62,14 @@ def cells(row: Row) -> tuple[str, ...]:
 
 def layer_cells(rows: Sequence[Row]) -> list[tuple[str, ...]]:
     """What stands under `LAYER_HEADINGS`, by time lost: two lines a layer."""
-    lines = []
+    shown = []
     for case in lost(rows):
         for part in PARTS:
             ours, theirs = (
                 next(r for r in rows if r.case == case and r.contender == f"{name} {part}")
                 for name in ("JAX", "PyTorch")
             )
-            lines.append(
+            shown.append(
                 (
                     f"{case}: {part}",
                     f"{ours.count}",
@@ -66,23 +80,26 @@ def layer_cells(rows: Sequence[Row]) -> list[tuple[str, ...]]:
                     milli(ours.count * (ours.median - theirs.median)),
                 )
             )
-    return lines
+    return shown
 
 
-def verdict(rows: Sequence[Row]) -> str | None:
-    """JAX' best row against PyTorch's best, of the same case; None if one of them has none."""
-    best: dict[str, Row] = {}
-    for row in rows:
-        name = row.contender.partition(" ")[0]
-        if row.failure is None and (name not in best or row.rate > best[name].rate):
-            best[name] = row
-    if set(best) != {"JAX", "PyTorch"}:
-        return None
-    ours, theirs = best["JAX"], best["PyTorch"]
-    text = f"{ours.contender}: {ours.rate / theirs.rate:.2f}× {theirs.contender}"
-    if ours.memory is not None and theirs.memory is not None:
-        text += f", with {ours.memory / max(theirs.memory, 1):.2f}× its memory"
-    return text
+def verdicts(rows: Sequence[Row]) -> list[str]:
+    """JAX' fastest row against PyTorch's fastest, of each precision that both have."""
+    said = []
+    measured = [row for row in rows if row.failure is None and LOADED not in row.contender]
+    for precision in dict.fromkeys(row.precision for row in measured):
+        best: dict[str, Row] = {}
+        for row in (row for row in measured if row.precision == precision):
+            name = row.contender.partition(" ")[0]
+            if name not in best or row.rate > best[name].rate:
+                best[name] = row
+        if len(best) == 2:
+            ours, theirs = best["JAX"], best["PyTorch"]
+            text = f"{ours.contender}: {ours.rate / theirs.rate:.2f}× {theirs.contender}"
+            if ours.memory and theirs.memory:
+                text += f", with {ours.memory / theirs.memory:.2f}× its memory"
+            said.append(text)
+    return said
 
 
 def loading(rows: Sequence[Row]) -> list[str]:
@@ -91,7 +108,7 @@ def loading(rows: Sequence[Row]) -> list[str]:
     return [
         f"{name}: {rate / rates[step]:.1%} of the rate without"
         for name, rate in rates.items()
-        if (step := name.partition(", from")[0]) in rates and step != name
+        if name.endswith(LOADED) and (step := name.removesuffix(LOADED)) in rates
     ]
 
 
@@ -107,20 +124,20 @@ def tables(results: Results) -> list[Table]:
         _table(
             f"{results.subject}: {results.title}, {case}",
             HEADINGS,
-            [cells(row) for row in rows],
-            "\n".join([caption, *filter(None, [verdict(rows)]), *loading(rows)]),
+            lines(rows),
+            "\n".join([caption, *verdicts(rows), *loading(rows)]),
         )
         for case, rows in cases(results.rows).items()
     ]
 
 
 def _table(
-    title: str, headings: Sequence[str], lines: Sequence[Sequence[str]], caption: str
+    title: str, headings: Sequence[str], content: Sequence[Sequence[str]], caption: str
 ) -> Table:
     table = Table(title=title, caption=caption)
     for n, heading in enumerate(headings):
         table.add_column(heading, justify="right" if n else "left")
-    for line in lines:
+    for line in content:
         table.add_row(*line)
     return table
 

@@ -12,6 +12,8 @@ from typing import Any
 import psutil
 
 LONGEST_REASON = 160
+GRACE = 10.0
+"""Seconds that an idle process has to end by itself."""
 
 
 class Failed(Exception):
@@ -36,6 +38,7 @@ class Worker:
         finally:
             signal.signal(signal.SIGINT, before)
         theirs.close()
+        self._busy = True
 
     def ask(self, method: str, seconds: float, *args: Any) -> Any:
         """Calls a method of the object.
@@ -48,6 +51,7 @@ class Worker:
         Raises:
           Failed: It raised an exception, took longer, or the process has ended.
         """
+        self._busy = True
         with contextlib.suppress(BrokenPipeError):
             self._pipe.send((method, args))
         if not self._pipe.poll(seconds):
@@ -57,6 +61,7 @@ class Worker:
         except (EOFError, ConnectionResetError):
             self._process.join(10)
             raise Failed(f"its process ended, status {self._process.exitcode}") from None
+        self._busy = False
         if not well:
             raise Failed(answer)
         return answer
@@ -65,6 +70,10 @@ class Worker:
         """Ends the process, and all that it has started; may be called again."""
         if self._pipe.closed:
             return
+        if not self._busy:  # What it has opened, it closes.
+            with contextlib.suppress(BrokenPipeError):
+                self._pipe.send(None)
+            self._process.join(GRACE)
         own = []
         with contextlib.suppress(psutil.NoSuchProcess):
             process = psutil.Process(self._process.pid)
@@ -83,8 +92,8 @@ def _serve(pipe: Connection, make: Callable[[], Any], log: Path) -> None:
     os.dup2(output, 2)
     try:
         made = make()
-        while True:
-            method, args = pipe.recv()
+        while (order := pipe.recv()) is not None:
+            method, args = order
             pipe.send((True, getattr(made, method)(*args)))
     except EOFError:  # The parent has ended.
         return
