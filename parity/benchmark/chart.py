@@ -5,6 +5,7 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from parity.benchmark.contender import NEEDS_GPU
 from parity.benchmark.layers import lost
 from parity.benchmark.result import Results, Row
 from parity.benchmark.table import cases, number
@@ -18,9 +19,9 @@ LAYERS = 24
 
 def draw(results: Results, path: Path) -> None:
     """Writes a PNG file: images/s of each contender, with quartiles; or time lost at each layer."""
-    groups = cases(results.rows)
+    groups = cases([row for row in results.rows if row.failure != NEEDS_GPU])
     if results.subject == "ops":
-        groups = {results.title: results.rows}
+        groups = {"forward and backward": results.rows}
     counts = [min(len(rows), LAYERS) for rows in groups.values()]
     figure = Figure(figsize=(9, BAR * sum(counts) + 1.1 * len(groups)), layout="constrained")
     FigureCanvasAgg(figure)
@@ -31,7 +32,7 @@ def draw(results: Results, path: Path) -> None:
             _layers(plot, rows)
         else:
             _rates(plot, rows)
-            plot.set_title(f"{results.subject}: {results.title}, {case}", fontsize=9, loc="left")
+        plot.set_title(f"{results.subject}: {results.title}, {case}", fontsize=9, loc="left")
         plot.spines[["top", "right"]].set_visible(False)
         plot.tick_params(labelsize=8)
     figure.suptitle(f"{results.device}, {results.facts['date']}", fontsize=9)

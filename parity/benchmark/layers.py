@@ -101,7 +101,7 @@ def _turns(
                 samples[name].append(worker.ask("sample", 2 * plan.seconds + 60))
     return [
         Row(
-            case=str(layer),
+            case=f"{layer}, {precision}",
             contender=f"{name} {part}",
             precision=precision,
             images=layer.batch,

@@ -71,6 +71,11 @@ class TorchContestant(Contestant):
             return function
         return torch.compile(function, mode=MODES[self.contender.how], dynamic=False)
 
+    def mark(self) -> None:
+        """Tells CUDA graphs, which max-autotune makes, that a step begins."""
+        if self.device.type == "cuda" and self.contender.how != "eager":
+            torch.compiler.cudagraph_mark_step_begin()
+
     def wait(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize()
@@ -116,7 +121,7 @@ class TorchTraining(TorchContestant):
         self._whole = self.compiled(lambda batch: self.share(*self.inputs(batch), {}))
 
     def step(self) -> None:
-        torch.compiler.cudagraph_mark_step_begin()
+        self.mark()
         self.optimizer.zero_grad(set_to_none=True)
         self.last = self.gradients(self.batch)
         if self.scaler is not None:
@@ -199,7 +204,7 @@ class TorchInference(TorchContestant):
 
     @torch.inference_mode()
     def step(self) -> None:
-        torch.compiler.cudagraph_mark_step_begin()
+        self.mark()
         self.last = self._predict(self._image)
 
     def outcome(self) -> np.ndarray:
