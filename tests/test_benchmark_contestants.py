@@ -13,11 +13,13 @@ from parity.benchmark.agreement import LIMITS, distance
 from parity.benchmark.contender import REFERENCE, Contender, chosen, contenders
 from parity.benchmark.convolution import Convolution
 from parity.benchmark.jax_contestant import JaxInference, JaxTraining
+from parity.benchmark.jax_epochs import JaxEpochs
 from parity.benchmark.jax_layer import JaxLayer
 from parity.benchmark.peaks import measured, published
 from parity.benchmark.roofline import Peaks, bound, convolutions
 from parity.benchmark.setting import set_up
 from parity.benchmark.torch_contestant import TorchInference, TorchTraining
+from parity.benchmark.torch_epochs import TorchEpochs
 from parity.benchmark.torch_layer import TorchLayer
 from unet_jax.config import AugmentConfig, Config, DataConfig, LossConfig, ModelConfig, TrainConfig
 from unet_jax.describe import describe
@@ -39,13 +41,11 @@ ALL = replace(
 def _settings_as_they_were(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in ("TORCHINDUCTOR_CACHE_DIR", "XLA_PYTHON_CLIENT_PREALLOCATE"):
         monkeypatch.setenv(name, "")  # What contestants set is taken back.
-    cache, precision = (
-        jax.config.jax_enable_compilation_cache,
-        jax.config.jax_default_matmul_precision,
-    )
+    names = ("jax_enable_compilation_cache", "jax_default_matmul_precision")
+    before = {name: jax.config.values[name] for name in names}
     yield
-    jax.config.update("jax_enable_compilation_cache", cache)
-    jax.config.update("jax_default_matmul_precision", precision)
+    for name, value in before.items():
+        jax.config.update(name, value)
 
 
 @pytest.mark.parametrize(
@@ -64,6 +64,17 @@ def test_training_takes_the_same_steps(config, precision, tmp_path: Path):
     assert len({float(loss) for loss in expected}) == len(expected), "nothing was learnt"
     assert start.first > 0
     assert 0 < ours.sample() < start.first
+
+
+def test_both_loaders_serve_the_same_epochs(tmp_path: Path):
+    data = replace(ALL.data, scenes=12, val_fraction=0.25, prepared_dir=tmp_path / "prepared")
+    plain = replace(ALL, data=data, train=TrainConfig(batch_size=4))
+    task = set_up(replace(plain, loss=ALL.loss), 4, 6, tmp_path, 1, 0)
+    theirs = TorchEpochs(task, REFERENCE)
+    ours = JaxEpochs(task, Contender(framework="jax", how="jit", precision="float32"))
+    expected = theirs.outcomes()  # Of an epoch, and of the first step of the next.
+    assert ours.steps == theirs.steps == 2
+    assert distance(ours.outcomes(), expected) < LIMITS["train"]["float32"]
 
 
 def test_torch_averages_weights_as_its_own_average_does(tmp_path: Path):

@@ -261,9 +261,10 @@ def _check_benchmark(options: BenchmarkOptions) -> None:
     for each in fields(BenchmarkOptions):
         users, value = BENCHMARK_USERS.get(each.name), getattr(options, each.name)
         if users and options.subject not in users and value != each.default:
-            flag = "" if each.name == "files" else f"--{each.name.replace('_', '-')}: "
-            shown = " ".join(map(str, value)) if isinstance(value, tuple) else value
-            fail(f"{flag}{shown} is for {', '.join(users)}, not for {options.subject}")
+            flag = " ".join(map(str, options.files))
+            if each.name != "files":
+                flag = f"--{each.name.replace('_', '-')}"
+            fail(f"{flag} is for {', '.join(users)}, not for {options.subject}")
     for name in ("rounds", "images", "samples", "limit", "batch_sizes"):
         value = getattr(options, name)
         for number in value if isinstance(value, tuple) else (value,):

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from parity.benchmark.stopped import Stopped
+
 LIMITS = {
     "train": {
         # Sums in another order; after a step, what Adam makes of gradients that are rounding alone.
@@ -21,7 +23,7 @@ LIMITS = {
 steps, and the logits of one, whose errors do not average out as those of a loss do."""
 
 
-class Refusal(Exception):
+class Refusal(Stopped):
     """Two contestants do not compute the same; the message has who, what, and the limit."""
 
 

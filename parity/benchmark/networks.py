@@ -21,7 +21,7 @@ from parity.benchmark.race import Entry, Race, Timing
 from parity.benchmark.result import Results, Row
 from parity.benchmark.roofline import TRAINING, Peaks, bound, convolutions
 from parity.benchmark.setting import set_up
-from parity.benchmark.task import Task
+from parity.benchmark.task import Task, steady
 from parity.benchmark.torch_contestant import TorchInference, TorchTraining
 from parity.benchmark.torch_epochs import TorchEpochs
 from parity.benchmark.worker import Worker
@@ -76,13 +76,16 @@ def measure(config: Config, plan: Plan, say: Callable[[str], object]) -> Results
     """
     classes, gpu = len(class_ids(config.data)), torch.cuda.is_available()
     config.loss.check(classes)
+    batch_sizes = plan.batch_sizes or (config.train.batch_size,)
+    for batch_size in batch_sizes:
+        steady(config, batch_size)  # Before anything takes long.
     devices = torch.cuda.device_count() if gpu else int(os.environ.get("JAX_NUM_CPU_DEVICES", "1"))
     own: Precision = config.train.precision
     precisions = plan.precisions or ((own, "tf32") if own == "float32" else (own,))
     found = chosen(contenders(precisions, devices), plan.parts)
     facts, device = machine.facts(), machine.device(gpu)
     peaks, rows = device_peaks(device), []
-    for batch_size in plan.batch_sizes or (config.train.batch_size,):
+    for batch_size in batch_sizes:
         with TemporaryDirectory() as folder:
             task = set_up(config, batch_size, classes, Path(folder), devices, plan.workers)
             rows += _rows(task, found, plan, peaks, say)

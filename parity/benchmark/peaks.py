@@ -23,7 +23,7 @@ sheets; by the name that the driver gives."""
 MATRIX, COPY = 1536, 2**26
 """Rows of the matrices that are multiplied, and numbers that are copied, far more than a cache
 holds."""
-TRIES = 20
+TRIES, LONGEST = 20, 1.0
 DTYPES: Mapping[Precision, torch.dtype] = {
     "float32": torch.float32,
     "tf32": torch.float32,
@@ -56,24 +56,28 @@ class Gauge:
 def measured() -> Peaks:
     """The best of a few products of large matrices, and of a few large copies, in PyTorch."""
     where = "cuda" if torch.cuda.is_available() else "cpu"
+    rows = MATRIX if where == "cpu" else 4 * MATRIX
     flops: dict[Precision, float] = {}
     for precision, dtype in DTYPES.items():
         torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
-        rows = MATRIX if where == "cpu" else 4 * MATRIX
-        a = torch.ones(rows, rows, dtype=dtype, device=where)
-        seconds = _best(lambda a=a: torch.mm(a, a), longest=2.0)
-        flops[precision] = 2 * rows**3 / seconds
-    for precision in ("bfloat16", "float16"):
-        # Where a device has no units for it, what it can do is what it does in float32.
-        flops[precision] = max(flops[precision], flops["float32"])
+        # Where a device has no units for it, it is far slower, and float32 is what it can do.
+        tried = _product(dtype, rows // 8, where)
+        full = flops.get("float32", 0.0)
+        flops[precision] = max(full, _product(dtype, rows, where) if 4 * tried > full else 0.0)
     source = torch.ones(COPY, device=where)
     target = torch.empty_like(source)
-    seconds = _best(lambda: target.copy_(source), longest=2.0)
+    seconds = _best(lambda: target.copy_(source))
     return Peaks(flops, 2 * source.nbytes / seconds, "measured: a product, a copy")
 
 
-def _best(run: Callable[[], object], longest: float) -> float:
-    """Seconds of the fastest try; no more tries begin when `longest` seconds are over."""
+def _product(dtype: torch.dtype, rows: int, where: str) -> float:
+    """Multiply-adds a second, counted twice, of two square matrices."""
+    a = torch.ones(rows, rows, dtype=dtype, device=where)
+    return 2 * rows**3 / _best(lambda: torch.mm(a, a))
+
+
+def _best(run: Callable[[], object]) -> float:
+    """Seconds of the fastest try; no more begin when `LONGEST` seconds are over."""
     run()
     best, begun = float("inf"), time.perf_counter()
     for _ in range(TRIES):
@@ -82,6 +86,6 @@ def _best(run: Callable[[], object], longest: float) -> float:
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         best = min(best, time.perf_counter() - at)
-        if time.perf_counter() - begun > longest:
+        if time.perf_counter() - begun > LONGEST:
             break
     return best

@@ -1,21 +1,21 @@
 """From a command line to tables, JSON files and charts."""
 
-import json
 import logging
-import os
-import platform
 import sys
 from collections.abc import Callable
 from functools import partial
-from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.table import Table
 
+from parity.benchmark.stopped import Stopped
 from unet_jax.cli import INTERRUPTED, NETWORKS, BenchmarkOptions, fail
 from unet_jax.config import Config
+
+if TYPE_CHECKING:
+    from parity.benchmark.networks import Plan
+    from parity.benchmark.result import Results
 
 FOLDER = Path("docs/benchmarks")
 REFUSED = 1
@@ -39,6 +39,9 @@ def benchmark(options: BenchmarkOptions, config: Config) -> int:
     run = partial(_networks if options.subject in NETWORKS else RUNS[options.subject], options)
     try:
         return run(config)
+    except Stopped as stopped:
+        print(f"error: {stopped}", file=sys.stderr)
+        return REFUSED
     except (ValueError, OSError) as error:
         fail(str(error))
     except KeyboardInterrupt:
@@ -55,31 +58,30 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def _loaders(options: BenchmarkOptions, config: Config) -> int:
+    from parity.benchmark.loaders import measure
+
+    return measure(options, config)
+
+
 def _networks(options: BenchmarkOptions, config: Config) -> int:
     """Training, inference, or layers."""
-    from parity.benchmark.agreement import Refusal
     from parity.benchmark.chart import draw
-    from parity.benchmark.worker import Failed
 
-    try:
-        results = _measured(options, config)
-    except (Refusal, Failed) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return REFUSED
+    results = _measured(config, _plan(options), layers=options.subject == "ops")
     if options.out is not None:
         results.save(options.out)
         draw(results, options.out.with_suffix(".png"))
     return 0
 
 
-def _measured(options: BenchmarkOptions, config: Config, plan: Any = None) -> Any:
-    """What was measured; its tables are printed."""
-    from parity.benchmark import layers, networks
+def _measured(config: Config, plan: "Plan", *, layers: bool = False) -> "Results":
+    """What was measured, and printed."""
+    from parity.benchmark import layers as alone
+    from parity.benchmark import networks
     from parity.benchmark.table import tables
 
-    plan = plan or _plan(options)
-    measure = layers.measure if options.subject == "ops" else networks.measure
-    results = measure(config, plan, say)
+    results = (alone if layers else networks).measure(config, plan, say)
     for table in tables(results):
         console().print(table)
     versions = ", ".join(f"{name} {value}" for name, value in results.facts["versions"].items())
@@ -87,15 +89,12 @@ def _measured(options: BenchmarkOptions, config: Config, plan: Any = None) -> An
     return results
 
 
-def _plan(options: BenchmarkOptions) -> Any:
+def _plan(options: BenchmarkOptions) -> "Plan":
     from parity.benchmark.networks import Plan
 
+    subject = "infer" if options.subject == "infer" else "train"
     return Plan(
-        subject="infer"
-        if options.subject == "infer"
-        else "end-to-end"
-        if options.end_to_end
-        else "train",
+        subject="end-to-end" if options.end_to_end else subject,
         batch_sizes=options.batch_sizes,
         precisions=options.precisions,
         parts=options.contenders,
@@ -109,18 +108,11 @@ def _suite(options: BenchmarkOptions, config: Config) -> int:
     import torch
 
     from parity.benchmark import machine
-    from parity.benchmark.agreement import Refusal
     from parity.benchmark.suite import CPU, GPU, run_suite
-    from parity.benchmark.worker import Failed
 
     folder, gpu = _folder(options), torch.cuda.is_available()
-    run = partial(_measured, options)
-    try:
-        suite = GPU if gpu else CPU
-        run_suite(suite, _plan(options), folder, machine.device(gpu), run)
-    except (Refusal, Failed) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return REFUSED
+    suite = GPU if gpu else CPU
+    run_suite(suite, _plan(options), folder, machine.device(gpu), _measured)
     return _docs(options, config)
 
 
@@ -149,22 +141,6 @@ def _compare(options: BenchmarkOptions, config: Config) -> int:
     return REFUSED if any(change.slower for change in found) else 0
 
 
-def _loaders(options: BenchmarkOptions, config: Config) -> int:
-    """How fast data come, or from which encoding."""
-    table, results = (_data if options.subject == "data" else _encodings)(options, config)
-    console = Console()
-    console.print(table)
-    packages = ["jax", "grain", "tensorflow-datasets", "pillow", "numpy"]
-    if options.subject == "data":
-        packages.append("torch")
-    facts = {name: metadata.version(name) for name in packages}
-    facts |= {"python": platform.python_version(), "cpus": str(os.cpu_count())}
-    console.print(", ".join(f"{name} {value}" for name, value in facts.items()), highlight=False)
-    if options.out is not None:
-        options.out.write_text(json.dumps({"versions": facts, "results": results}, indent=2))
-    return 0
-
-
 RUNS: dict[str, Callable[[BenchmarkOptions, Config], int]] = {
     "data": _loaders,
     "encodings": _loaders,
@@ -172,42 +148,3 @@ RUNS: dict[str, Callable[[BenchmarkOptions, Config], int]] = {
     "compare": _compare,
     "docs": _docs,
 }
-
-
-def _title(config: Config) -> str:
-    height, width = config.data.prepared_size
-    copy = f"{config.data.dataset} at {height}×{width}"
-    if config.data.prepared_size != config.data.size:
-        copy += f", for a network at {config.data.size[0]}×{config.data.size[1]}"
-    return f"{copy}, batches of {config.train.batch_size}"
-
-
-def _data(options: BenchmarkOptions, config: Config) -> tuple[Table, Any]:
-    from parity.benchmark import data  # Here, for it needs torch, and the encodings do not.
-
-    rates = data.race(config, workers=options.workers, rounds=options.rounds, images=options.images)
-    table = Table(title=_title(config))
-    table.add_column("stage")
-    table.add_column("images/s: median (range)", justify="right")
-    table.add_column("to PyTorch's", justify="right")
-    for name, rate in rates.items():
-        ratio = f"{rate.median / rates[data.TORCH].median:,.1f}×" if data.TORCH in rates else "–"
-        table.add_row(name, str(rate), ratio)
-    return table, {name: rate._asdict() for name, rate in rates.items()}
-
-
-def _encodings(options: BenchmarkOptions, config: Config) -> tuple[Table, Any]:
-    from parity.benchmark import encodings
-
-    results = encodings.race(config, rounds=options.rounds, images=options.images)
-    table = Table(title=_title(config))
-    table.add_column("stored as")
-    table.add_column("kB a sample", justify="right")
-    table.add_column("read and decoded, samples/s: median (range)", justify="right")
-    for name, result in results.items():
-        table.add_row(name, f"{result.kilobytes:.1f}", str(result.rate))
-    plain = {
-        name: {"kilobytes": result.kilobytes, **result.rate._asdict()}
-        for name, result in results.items()
-    }
-    return table, plain

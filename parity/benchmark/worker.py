@@ -11,12 +11,14 @@ from typing import Any
 
 import psutil
 
+from parity.benchmark.stopped import Stopped
+
 LONGEST_REASON = 160
 GRACE = 10.0
 """Seconds that an idle process has to end by itself."""
 
 
-class Failed(Exception):
+class Failed(Stopped):
     """The object cannot go on; the message says why in a few words."""
 
 
