@@ -109,6 +109,7 @@ def test_the_page_says_what_was_measured_and_what_was_not(tmp_path: Path):
     assert "## Card 9\n" in text
     cells = ("160", "100 (100 to 100), 5 samples", "9.9", "2,000", "100", "50%", "1e-03")
     assert f"| JAX jit, bfloat16 | {' | '.join(cells)} |" in text
+    assert "| PyTorch compile, channels_last, bfloat16 | 80 | 200 (200 to 200), 3 samples |" in text
     assert "JAX jit, bfloat16: 2.00× PyTorch compile, channels_last, bfloat16" in text
     assert "2026-01-02; jax 1.2" in text
     assert "clocks 1 MHz of 2 MHz" in text

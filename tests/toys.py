@@ -10,7 +10,7 @@ from parity.benchmark.contestant import Contestant
 
 
 class Toy(Contestant):
-    """Sleeps, and writes down when it was its turn."""
+    """Sleeps when it is waited for, as a device does, and writes down when it was its turn."""
 
     def __init__(
         self,
@@ -24,15 +24,16 @@ class Toy(Contestant):
     ) -> None:
         self._diary, self._name, self._seconds = diary, name, seconds
         self._outcome, self._free, self._trouble = outcome, free, trouble
-        self.steps = 2
+        self.steps, self._begun = 2, 0
         if trouble == "make":
             raise RuntimeError("no compiler here\nand much more")
 
     def step(self) -> None:
-        time.sleep(self._seconds)
+        self._begun += 1
 
     def wait(self) -> None:
-        pass
+        time.sleep(self._begun * self._seconds)
+        self._begun = 0
 
     def outcome(self) -> np.ndarray:
         return np.asarray(self._outcome)
