@@ -92,7 +92,7 @@ def _compare_gradients(case: str, config: Config, classes: int, batch: Batch) ->
             params,
             batch_stats,
             batch,
-            mean_std=twin.mean_std,
+            mean_std=(config.data.mean, config.data.std),
             fill=twin.fill,
             size=twin.size,
             accumulate=accumulate,

@@ -1,10 +1,10 @@
 """Measures speed: `python scripts/benchmark.py --help`."""
 
-from unet_jax.cli import parse_benchmark
+from parity.benchmark.options import parse
 
 
 def main() -> int:
-    options, config = parse_benchmark(
+    options, config = parse(
         description="Measures speed, each contender against the others in one run."
     )
     # Slow to import: only when the command line is known to be right.

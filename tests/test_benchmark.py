@@ -31,10 +31,11 @@ def arguments(subject: str, folder: Path, tmp_path: Path) -> list[str]:
         "prepared-dir": tmp_path / "prepared",
         "batch-size": BATCH_SIZE,
         "rounds": 1,
-        "workers": 0,
         "images": len(NAMES),
         "out": tmp_path / "out.json",
     }
+    if subject == "data":
+        options["workers"] = 0
     flags = [str(part) for name, value in options.items() for part in (f"--{name}", value)]
     return [subject, *flags, "--size", *map(str, SIZE)]
 

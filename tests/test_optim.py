@@ -135,3 +135,26 @@ def test_all_parameters_decay_unless_told_otherwise():
     arguments = OptimConfig(weight_decay=0.25).optimizer_arguments()
     optimizer = unet_torch_ref.optim.build_optimizer(network(), **arguments)
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.25]
+
+
+@pytest.mark.parametrize("kind", ["adamw", "adam", "sgd", "rmsprop"])
+def test_one_kernel_for_all_parameters_takes_the_same_steps(kind):
+    momentum = 0.9 if kind == "sgd" else 0.0
+    settings = OptimConfig(optimizer=kind, momentum=momentum).optimizer_arguments()
+    modules = [network(), network()]
+    modules[1].load_state_dict(modules[0].state_dict())
+    optimizers = [
+        unet_torch_ref.optim.build_optimizer(module, **settings, fused=fused)
+        for module, fused in zip(modules, (False, True), strict=True)
+    ]
+    assert [bool(each.defaults.get("fused")) for each in optimizers] == [False, kind != "rmsprop"]
+    rng = np.random.default_rng(0)
+    for _ in range(10):
+        for pair in zip(*(module.parameters() for module in modules), strict=True):
+            gradient = torch.from_numpy(rng.standard_normal(pair[0].shape))
+            for parameter in pair:
+                parameter.grad = gradient.to(parameter.dtype).clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    for alone, fused in zip(*(module.parameters() for module in modules), strict=True):
+        np.testing.assert_allclose(fused.detach(), alone.detach(), rtol=1e-6, atol=1e-12)

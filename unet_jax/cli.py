@@ -4,9 +4,9 @@ import argparse
 import contextlib
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NoReturn, TypeVar
+from typing import NoReturn, TypeVar
 
 import tyro
 
@@ -24,45 +24,6 @@ class StartOptions:
 
     preset: str | None = None
     """The settings to start from: a preset's name or a YAML file. Default: the data set's name."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class BenchmarkOptions(StartOptions):
-    """What is measured, and how long."""
-
-    subject: tyro.conf.Positional[Literal["data", "encodings"]] = "data"
-    """data: the loader by stage, against PyTorch's. encodings: ways to store prepared samples."""
-
-    rounds: int = 5
-    """How often each contender is timed; they take turns."""
-
-    workers: int = 2
-    """Processes of PyTorch's loader."""
-
-    images: int = 96
-    """Samples a round for PyTorch's loader, or stored in each encoding."""
-
-    out: Path | None = None
-    """JSON file for the results."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class BenchmarkArguments:
-    benchmark: BenchmarkOptions = field(default_factory=BenchmarkOptions)
-    config: Config = field(default_factory=Config)
-
-
-def parse_benchmark(
-    args: Sequence[str] | None = None, *, description: str
-) -> tuple[BenchmarkOptions, Config]:
-    """Reads a benchmark's command line, as `unet_jax.train_options.parse` does a training's."""
-    args = list(sys.argv[1:] if args is None else args)
-    _, config = start(args)
-    arguments = read(BenchmarkArguments(config=config), args, description)
-    for name in ("rounds", "images"):
-        if getattr(arguments.benchmark, name) < 1:
-            fail(f"--{name}: {getattr(arguments.benchmark, name)} is less than 1")
-    return arguments.benchmark, arguments.config
 
 
 def start(args: Sequence[str]) -> tuple[argparse.Namespace, Config]:

@@ -6,7 +6,8 @@ from torch import Tensor
 
 from unet_torch_ref.batch import Batch
 
-Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
+Normalisation = tuple[tuple[float, ...] | Tensor, tuple[float, ...] | Tensor]
+"""Mean and standard deviation of each channel; tensors on the device spare a copy at each batch."""
 LUMINANCE = (0.2989, 0.587, 0.114)
 
 
@@ -50,7 +51,7 @@ def normalise(
 
     `factors` [B, 5] change the colours before the mean is taken off.
     """
-    mean, std = (torch.tensor(v, dtype=dtype, device=image.device) for v in mean_std)
+    mean, std = (torch.as_tensor(v, dtype=dtype, device=image.device) for v in mean_std)
     image = image.to(dtype) / 255
     if factors is not None:
         image = colour(image, factors)
@@ -127,14 +128,15 @@ def _sample(
     the picture is padded to them with the 0 that is outside of it anyway.
     """
     height, width = image.shape[2:]
-    sides = torch.tensor([1 << (side - 1).bit_length() for side in (width, height)])
-    image = F.pad(image, (0, int(sides[0]) - width, 0, int(sides[1]) - height))
-    rows, columns = size or (height, width)
-    y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+    right, bottom = (1 << (side - 1).bit_length() for side in (width, height))
+    image = F.pad(image, (0, right - width, 0, bottom - height))
+    rows, columns = (torch.arange(n, device=image.device) for n in size or (height, width))
+    y, x = torch.meshgrid(rows, columns, indexing="ij")
     output = torch.stack([x, y, torch.ones_like(x)]).double().flatten(1)  # [3, H W]
-    source = geometry.double() @ output.to(image.device) / 65536 + nudge  # [B, 2, H W]
-    grid = (2 * source.transpose(1, 2) + 1) / sides.to(image.device) - 1
-    grid = grid.unflatten(1, (rows, columns))
+    source = geometry.double() @ output / 65536 + nudge  # [B, 2, H W]
+    across, down = source.unbind(1)
+    grid = torch.stack([(2 * across + 1) / right - 1, (2 * down + 1) / bottom - 1], dim=-1)
+    grid = grid.unflatten(1, (len(rows), len(columns)))
     return F.grid_sample(image, grid, mode, padding_mode="zeros", align_corners=False)
 
 

@@ -87,7 +87,9 @@ class Loss:
         """
         counted = _counted(mask, valid)
         table = self._table(mask.device, dtype)
-        weights = counted.to(dtype) if table is None else table[mask[counted].long()]
+        weights = counted.to(dtype)
+        if table is not None:
+            weights = weights * table[torch.where(counted, mask, 0).long()]
         return {
             "pixels": counted.sum().to(dtype),
             "images": counted.any((1, 2)).sum().to(dtype),
@@ -111,14 +113,15 @@ class Loss:
         """
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         counted = _counted(mask, valid)
-        # Selected before all else: 0 times infinity would be NaN, in the gradient too.
+        # Selected before all else: 0 times infinity would be NaN, in the gradient too. From here on
+        # it is a factor: to index by it would have the host wait for the device.
         logits = torch.where(counted[:, None], logits, 0)
         target = torch.where(counted, mask, 0).long()
         sums = self.normalisers(mask, valid, logits.dtype)
         if self.cross_entropy:
-            sums["cross_entropy"] = self._cross_entropy(logits, target, border)[counted].sum()
+            sums["cross_entropy"] = (self._cross_entropy(logits, target, border) * counted).sum()
         if self.focal:
-            sums["focal"] = self._focal(logits, target)[counted].sum()
+            sums["focal"] = (self._focal(logits, target) * counted).sum()
         if self.lovasz:
             lovasz = lovasz_hinge if logits.shape[1] == 1 else lovasz_softmax
             images = zip(logits, target, counted, strict=True)
@@ -164,8 +167,9 @@ class Loss:
 
     def _binary(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
         """Smoothed, it is what two classes have: a share of the mean over both targets."""
-        logit, pos_weight = logits[:, 0], logits.new_tensor(self.pos_weight)
-        weight = logits.new_ones(2) if weight is None else weight
+        logit = logits[:, 0]
+        pos_weight = None if self.pos_weight == 1 else logits.new_tensor(self.pos_weight)
+        weight = logits.new_ones(2) if weight is None else weight  # Any other class is an error.
 
         def entropy(target: Tensor) -> Tensor:
             return F.binary_cross_entropy_with_logits(

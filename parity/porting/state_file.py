@@ -69,7 +69,7 @@ def read_state(path: Path) -> SavedState:
             break
         # Elsewhere `ema` may be anything; what it would be an average of, no name tells.
         content = averaged(content) if twins else inner[0]
-        twins = content.keys() >= TWINS
+        twins = set(content) >= TWINS
     return SavedState(
         _arrays({name: x for name, x in content.items() if name != MASK_VALUES}, path),
         None if mask_values is None else _mask_values(mask_values, path),

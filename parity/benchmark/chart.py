@@ -1,0 +1,68 @@
+"""Rates as bars, beside the JSON file they are drawn from."""
+
+from pathlib import Path
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from parity.benchmark.contender import NEEDS_GPU
+from parity.benchmark.layers import lost
+from parity.benchmark.result import Results, Row
+from parity.benchmark.table import cases, number
+
+COLOURS = {"JAX": "#1a73b8", "PyTorch": "#d9822b"}
+BAR = 0.32
+"""Inches of the figure's height that a bar takes."""
+LAYERS = 24
+"""Bars at most of a network's layers: those at which most is lost, or won."""
+
+
+def draw(results: Results, path: Path) -> None:
+    """Writes a PNG file: images/s of each contender, with quartiles; or time lost at each layer."""
+    groups = cases([row for row in results.rows if row.failure != NEEDS_GPU])
+    if results.subject == "ops":
+        groups = {"forward and backward": results.rows}
+    counts = [min(len(rows), LAYERS) for rows in groups.values()]
+    figure = Figure(figsize=(9, BAR * sum(counts) + 1.1 * len(groups)), layout="constrained")
+    FigureCanvasAgg(figure)
+    heights = [count + 1 for count in counts]
+    plots = figure.subplots(len(groups), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for plot, (case, rows) in zip(plots, groups.items(), strict=True):
+        if results.subject == "ops":
+            _layers(plot, rows)
+        else:
+            _rates(plot, rows)
+        plot.set_title(f"{results.subject}: {results.title}, {case}", fontsize=9, loc="left")
+        plot.spines[["top", "right"]].set_visible(False)
+        plot.tick_params(labelsize=8)
+    figure.suptitle(f"{results.device}, {results.facts['date']}", fontsize=9)
+    figure.savefig(path, dpi=130)
+
+
+def _rates(plot, rows: list[Row]) -> None:
+    shown = rows[::-1]  # The first one on top.
+    plot.set_yticks(range(len(shown)), [row.contender for row in shown])
+    plot.set_xlabel("images/s, with quartiles", fontsize=8)
+    most = max((row.rate for row in shown if row.failure is None), default=1.0)
+    for place, row in enumerate(shown):
+        if row.failure is not None:
+            plot.text(0, place, f" not measured: {row.failure[:60]}", va="center", fontsize=7)
+            continue
+        slow, fast = (row.images / seconds for seconds in reversed(row.quartiles))
+        error = [[max(row.rate - slow, 0)], [max(fast - row.rate, 0)]]
+        colour = COLOURS[row.contender.partition(" ")[0]]
+        plot.barh(place, row.rate, 0.7, color=colour, xerr=error, ecolor="#333333", capsize=2)
+        plot.text(fast + most / 100, place, number(row.rate), va="center", fontsize=7)
+    plot.set_xlim(0, 1.12 * most)
+
+
+def _layers(plot, rows: list[Row]) -> None:
+    seconds = lost(rows)
+    shown = sorted(seconds, key=lambda case: -abs(seconds[case]))[:LAYERS]
+    shown.sort(key=lambda case: seconds[case])
+    plot.set_yticks(range(len(shown)), shown)
+    for place, case in enumerate(shown):
+        colour = COLOURS["PyTorch" if seconds[case] > 0 else "JAX"]
+        plot.barh(place, 1000 * seconds[case], 0.7, color=colour)
+    plot.axvline(0, color="#333333", linewidth=0.8)
+    plot.set_xlabel("ms of a step that JAX takes longer than PyTorch", fontsize=8)

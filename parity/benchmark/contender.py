@@ -1,0 +1,84 @@
+"""Who takes part: each framework in each of its dresses."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+Precision = Literal["float32", "tf32", "bfloat16", "float16"]
+"""What convolutions compute in. tf32: float32, of which a GPU's fast units take 10 bits."""
+How = Literal["jit", "pmap", "eager", "compile", "compile max-autotune"]
+
+NEEDS_GPU = "needs a GPU"
+LOADED = ", from prepared records"
+"""What is added to the name of a contender that waits for its data, too."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contender:
+    """A framework in one dress.
+
+    Attributes:
+      framework: Which one.
+      how: What runs its Python code.
+      precision: What convolutions compute in.
+      channels_last: Whether images lie in memory pixel by pixel (PyTorch; in JAX they always do).
+    """
+
+    framework: Literal["jax", "torch"]
+    how: How
+    precision: Precision
+    channels_last: bool = True
+
+    @property
+    def name(self) -> str:
+        if self.framework == "jax":
+            return f"JAX {self.how}, {self.precision}"
+        layout = "channels_last" if self.channels_last else "contiguous"
+        return f"PyTorch {self.how}, {layout}, {self.precision}"
+
+    def missing(self, gpu: bool) -> str | None:
+        """Why it cannot be measured here; None if it can."""
+        return NEEDS_GPU if self.precision == "tf32" and not gpu else None
+
+
+REFERENCE = Contender(framework="torch", how="eager", precision="float32", channels_last=False)
+"""What all others have to agree with."""
+
+
+def contenders(precisions: Sequence[Precision], devices: int) -> list[Contender]:
+    """All of these precisions, JAX first.
+
+    Args:
+      precisions: In this order.
+      devices: How many there are; with one, pmap is what jit is.
+    """
+    ways: tuple[How, ...] = ("jit", "pmap") if devices > 1 else ("jit",)
+    jax = [
+        Contender(framework="jax", how=how, precision=precision)
+        for precision in precisions
+        for how in ways
+    ]
+    modes: tuple[How, ...] = ("eager", "compile", "compile max-autotune")
+    return jax + [
+        Contender(framework="torch", how=how, precision=precision, channels_last=layout)
+        for precision in precisions
+        for how in modes
+        for layout in (True, False)
+    ]
+
+
+def chosen(found: Sequence[Contender], parts: Sequence[str]) -> list[Contender]:
+    """Those whose names hold one of these parts; without any, all.
+
+    Raises:
+      ValueError: A part is in no name.
+    """
+    for part in parts:
+        if not any(part.lower() in each.name.lower() for each in found):
+            names = "; ".join(each.name for each in found)
+            raise ValueError(f"--contenders: {part!r} is in none of the names: {names}")
+    return [
+        each
+        for each in found
+        if not parts or any(part.lower() in each.name.lower() for part in parts)
+    ]

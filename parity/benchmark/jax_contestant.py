@@ -1,0 +1,135 @@
+"""JAX as it trains and predicts here."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import unflatten_dict
+
+from parity.benchmark import memory
+from parity.benchmark.contender import Contender
+from parity.benchmark.contestant import Contestant
+from parity.benchmark.task import BATCH, JAX, SAMPLED, Task
+from unet_jax.augment import normalise
+from unet_jax.batch import Batch
+from unet_jax.metrics import predict_classes
+from unet_jax.parallel import Mode, choose
+from unet_jax.recipe import build_recipe
+
+
+class JaxContestant(Contestant):
+    """What training and inference share: devices, network, batch, memory."""
+
+    def __init__(self, task: Task, contender: Contender) -> None:
+        """Args:
+        task: What is to be run.
+        contender: How.
+
+        Raises:
+          ValueError: JAX computes elsewhere than PyTorch does.
+        """
+        os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # Others want memory, too.
+        jax.config.update("jax_enable_compilation_cache", False)  # The time to compile is shown.
+        fast = contender.precision == "tf32"
+        jax.config.update("jax_default_matmul_precision", "tensorfloat32" if fast else "highest")
+        backend, expected = jax.default_backend(), "gpu" if task.gpu else "cpu"
+        if backend != expected:
+            raise ValueError(f"JAX computes on {backend}, PyTorch on {expected}")
+        mode: Mode = "pmap" if contender.how == "pmap" else "jit"
+        self.parallel = choose(mode, task.config)
+        self._before = memory.resident()
+        half = contender.precision in ("bfloat16", "float16")
+        precision = contender.precision if half else "float32"
+        config = replace(task.config, train=replace(task.config.train, precision=precision))
+        self.recipe = build_recipe(
+            config,
+            num_classes=task.num_classes,
+            classes=task.classes,
+            class_weights=task.class_weights,
+            steps_per_epoch=1,
+            axis_name=self.parallel.axis_name,
+        )
+        weights: Mapping[str, Any] = unflatten_dict(task.load(JAX), sep="/")
+        self.variables = {name: weights.get(name, {}) for name in ("params", "batch_stats")}
+        self.batch = Batch(**task.load(BATCH))
+
+    def placed(self, arrays: Any) -> Any:
+        """Arrays on the devices, divided by their first axis."""
+        if self.parallel.axis_name is None:
+            return jax.device_put(arrays)
+        return jax.pmap(lambda x: x)(self.parallel.divide(arrays))
+
+    def forget_peak(self) -> None:
+        memory.forget_peak()
+
+    def peak(self) -> int | None:
+        """On a GPU since JAX started: it cannot forget a peak."""
+        stats = jax.local_devices()[0].memory_stats()
+        if stats:
+            return stats["peak_bytes_in_use"]
+        most = memory.peak()
+        return None if most is None else most - self._before
+
+    def room(self) -> tuple[int, int]:
+        stats = jax.local_devices()[0].memory_stats()
+        if stats:
+            held = stats.get("pool_bytes", stats["peak_bytes_in_use"])
+            return held, stats["bytes_limit"] - stats["bytes_in_use"]
+        return memory.resident(), memory.free()
+
+
+class JaxTraining(JaxContestant):
+    """Whole training steps, by the code that training runs."""
+
+    def __init__(self, task: Task, contender: Contender) -> None:
+        super().__init__(task, contender)
+        start = jax.jit(self.recipe.start)(self.variables["params"], self.variables["batch_stats"])
+        self.state = self.parallel.replicate(start)
+        self._step = self.parallel.train(self.recipe.train)
+        self.batch = self.placed(self.batch)
+
+    def step(self) -> None:
+        self.state, self.metrics = self._step(self.state, self.batch)
+
+    def wait(self) -> None:
+        jax.block_until_ready((self.state, self.metrics))
+
+    def outcome(self) -> np.ndarray:
+        return np.asarray(self.metrics["loss"])
+
+
+class JaxInference(JaxContestant):
+    """From uint8 images to class ids."""
+
+    def __init__(self, task: Task, contender: Contender) -> None:
+        super().__init__(task, contender)
+        data = task.config.data
+        self._mean_std, (height, width) = (data.mean, data.std), data.size
+        image = np.ascontiguousarray(self.batch.image[:, :height, :width])
+        self.variables = self.parallel.replicate(self.variables)
+        if self.parallel.axis_name is None:
+            self._predict = jax.jit(self.predict)
+        else:
+            self._predict = jax.pmap(self.predict, self.parallel.axis_name, in_axes=(None, 0))
+        self._image = self.placed(image)
+
+    def predict(self, variables: Any, image: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Class ids [B, H, W], and some of the logits."""
+        normal = normalise(image, self._mean_std, jnp.float32)
+        logits = self.recipe.model.apply(variables, normal)
+        assert isinstance(logits, jax.Array)
+        return predict_classes(logits), logits[0, ::SAMPLED, ::SAMPLED]
+
+    def step(self) -> None:
+        self.last = self._predict(self.variables, self._image)
+
+    def wait(self) -> None:
+        jax.block_until_ready(self.last)
+
+    def outcome(self) -> np.ndarray:
+        logits = np.asarray(self.last[1])
+        return logits if self.parallel.axis_name is None else logits[0]

@@ -1,0 +1,59 @@
+"""JAX' training as it is run: batches from prepared records, and steps."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import chain, count
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from parity.benchmark.contender import Contender
+from parity.benchmark.jax_contestant import JaxContestant
+from parity.benchmark.task import Task
+from unet_jax.batch import Batch
+from unet_jax.datasets import open_dataset
+from unet_jax.learner import JaxLearner
+from unet_jax.pipeline import Pipeline
+from unet_jax.train import settle
+
+
+class JaxEpochs(JaxContestant):
+    """Whole epochs, without validation; a sample is one."""
+
+    def __init__(self, task: Task, contender: Contender) -> None:
+        super().__init__(task, contender)
+        config, train = task.config, task.config.train
+        half = contender.precision in ("bfloat16", "float16")
+        precision = contender.precision if half else "float32"
+        pipeline = Pipeline(
+            open_dataset(config.data),
+            config.data,
+            config.augment,
+            train.batch_size,
+            train.seed,
+            border_sigma=config.loss.border,
+        )
+        self.steps = pipeline.steps
+        self._learner = JaxLearner(
+            replace(config, train=replace(train, precision=precision)),
+            num_classes=task.num_classes,
+            classes=task.classes,
+            class_weights=task.class_weights,
+            steps_per_epoch=1,
+            folder=Path(task.folder, "checkpoints"),  # Nothing is saved.
+            parallel=self.parallel,
+        )
+        start = jax.jit(self.recipe.start)(self.variables["params"], self.variables["batch_stats"])
+        self._learner.state = self.parallel.replicate(start)
+        settle(pipeline, self._learner, config.data.cache, 1, iter)
+        self._batches: Iterator[Batch] = chain.from_iterable(map(pipeline.train, count()))
+
+    def step(self) -> None:
+        self._metrics = self._learner.train_step(next(self._batches))
+
+    def wait(self) -> None:
+        jax.block_until_ready((self._learner.state, self._metrics))
+
+    def outcome(self) -> np.ndarray:
+        return np.asarray(self._metrics["loss"])

@@ -1,0 +1,127 @@
+"""Each convolution of a network by itself: forward, and both of its gradients."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+
+from parity.benchmark import machine
+from parity.benchmark.agreement import LIMITS, check
+from parity.benchmark.contender import Precision
+from parity.benchmark.contestant import Start
+from parity.benchmark.convolution import Convolution
+from parity.benchmark.jax_layer import JaxLayer
+from parity.benchmark.networks import Plan, device_peaks, title
+from parity.benchmark.result import Results, Row
+from parity.benchmark.roofline import Peaks, bound, convolutions
+from parity.benchmark.task import steady
+from parity.benchmark.torch_layer import TorchLayer
+from parity.benchmark.worker import Worker
+from unet_jax.config import Config
+from unet_jax.datasets import class_ids
+
+LAYERS: dict[str, Callable[..., Any]] = {"PyTorch": TorchLayer, "JAX": JaxLayer}
+PARTS = {"forward": 1, "backward": 2}
+"""How many convolutions each is."""
+
+
+def measure(config: Config, plan: Plan, say: Callable[[str], object]) -> Results:
+    """Times each layer that differs from the others, in both frameworks in turns.
+
+    Args:
+      config: The network's.
+      plan: Sizes of batch, precisions, how many samples; all take part.
+      say: Told how it goes.
+
+    Raises:
+      Failed: A framework cannot.
+      Refusal: The two compute something else.
+    """
+    classes, gpu = len(class_ids(config.data)), torch.cuda.is_available()
+    num_classes = 1 if classes == 2 else classes
+    facts, device = machine.facts(), machine.device(gpu)
+    peaks, rows = device_peaks(device), []
+    for batch_size in plan.batch_sizes or (config.train.batch_size,):
+        counted = Counter(convolutions(steady(config, batch_size), num_classes))
+        for precision in plan.precisions or (config.train.precision,):
+            if precision == "tf32" and not gpu:
+                continue
+            rows += _rows(counted, precision, plan, peaks, gpu, say)
+    facts["peaks"] = peaks._asdict()
+    return Results(subject="ops", title=title(config), device=device, facts=facts, rows=rows)
+
+
+def _rows(
+    counted: Counter[Convolution],
+    precision: Precision,
+    plan: Plan,
+    peaks: Peaks,
+    gpu: bool,
+    say: Callable[[str], object],
+) -> list[Row]:
+    rows = []
+    with TemporaryDirectory() as folder, ExitStack() as open_things:
+        workers = {}
+        for name, make in LAYERS.items():
+            worker = Worker(partial(make, precision, gpu), Path(folder, f"{name}.log"))
+            open_things.callback(worker.close)
+            workers[name] = worker
+        for layer, count in counted.items():
+            say(f"{layer}, {precision}")
+            for part in PARTS:
+                rows += _turns(layer, count, part, precision, plan, peaks, workers)
+    return rows
+
+
+def _turns(
+    layer: Convolution,
+    count: int,
+    part: str,
+    precision: Precision,
+    plan: Plan,
+    peaks: Peaks,
+    workers: dict[str, Worker],
+) -> list[Row]:
+    """One of a layer's parts in both frameworks."""
+    starts: dict[str, Start] = {}
+    for name, worker in workers.items():
+        starts[name] = worker.ask("choose", plan.seconds, layer, part)
+        reference = starts["PyTorch"].outcomes
+        limit = 2 * LIMITS["infer"][precision]
+        check(f"{name} {part} of {layer}", starts[name].outcomes, reference, limit)
+    samples: dict[str, list[float]] = {name: [] for name in workers}
+    for _ in range(plan.samples):
+        for name, worker in workers.items():
+            if sum(samples[name]) * starts[name].steps < plan.seconds:
+                samples[name].append(worker.ask("sample", 2 * plan.seconds + 60))
+    return [
+        Row(
+            case=f"{layer}, {precision}",
+            contender=f"{name} {part}",
+            precision=precision,
+            images=layer.batch,
+            samples=tuple(samples[name]),
+            steps=start.steps,
+            wanted=plan.samples,
+            first=start.first,
+            warm_up=start.warm_up,
+            flops=PARTS[part] * layer.flops,
+            bound=PARTS[part] * bound([layer], precision, peaks),
+            count=count,
+        )
+        for name, start in starts.items()
+    ]
+
+
+def lost(rows: Sequence[Row]) -> dict[str, float]:
+    """Seconds of a step that JAX loses to PyTorch at each layer, by its case; the most first."""
+    seconds: Counter[str] = Counter()
+    for row in rows:
+        sign = 1 if row.contender.startswith("JAX") else -1
+        seconds[row.case] += sign * row.count * row.median  # type: ignore[assignment]
+    return dict(sorted(seconds.items(), key=lambda pair: -pair[1]))

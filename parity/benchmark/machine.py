@@ -1,0 +1,76 @@
+"""What a measurement was taken on, and with."""
+
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from unet_jax.versions import versions
+
+PACKAGES = ("jax", "jaxlib", "flax", "torch", "numpy")
+QUERY = "name,driver_version,clocks.sm,clocks.max.sm,clocks.mem,power.limit,temperature.gpu"
+
+
+def facts() -> dict[str, Any]:
+    """Versions, machine, date, command; clocks and driver where `nvidia-smi` tells."""
+    found: dict[str, Any] = {
+        "date": time.strftime("%Y-%m-%d"),
+        "command": command(),
+        "versions": versions(PACKAGES),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu": cpu(),
+        "cores": cores(),
+        "load": round(os.getloadavg()[0], 2),
+    }
+    gpus = nvidia()
+    return found | {"gpus": gpus} if gpus else found
+
+
+def device(gpu: bool) -> str:
+    """The name of the device that is measured."""
+    if gpu:
+        found = nvidia()
+        return found[0]["name"] if found else "GPU"
+    return f"{cpu()}, {cores()} cores"
+
+
+def command() -> str:
+    """As it was typed, from the repository's root."""
+    return shlex.join(["python", "scripts/benchmark.py", *sys.argv[1:]])
+
+
+def cores() -> int:
+    """Those that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cpu() -> str:
+    """Its model's name."""
+    info = Path("/proc/cpuinfo")
+    for line in info.read_text().splitlines() if info.is_file() else []:
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def nvidia() -> list[dict[str, str]]:
+    """What `nvidia-smi` says of each GPU; nothing if there is none."""
+    if shutil.which("nvidia-smi") is None:
+        return []
+    try:
+        lines = subprocess.run(
+            ["nvidia-smi", f"--query-gpu={QUERY}", "--format=csv,noheader"],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=True,
+        ).stdout.splitlines()
+    except (OSError, subprocess.SubprocessError):
+        return []
+    names = QUERY.split(",")
+    return [dict(zip(names, line.split(", "), strict=False)) for line in lines]

@@ -1,0 +1,182 @@
+"""Training and inference of whole networks: all contenders against each other."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal
+
+import torch
+
+from parity.benchmark import machine
+from parity.benchmark.agreement import LIMITS
+from parity.benchmark.contender import LOADED, REFERENCE, Contender, Precision, chosen, contenders
+from parity.benchmark.contestant import Contestant
+from parity.benchmark.jax_contestant import JaxInference, JaxTraining
+from parity.benchmark.jax_epochs import JaxEpochs
+from parity.benchmark.peaks import Gauge, published
+from parity.benchmark.race import Entry, Race, Timing
+from parity.benchmark.result import Results, Row
+from parity.benchmark.roofline import TRAINING, Peaks, bound, convolutions
+from parity.benchmark.setting import set_up
+from parity.benchmark.task import Task, steady
+from parity.benchmark.torch_contestant import TorchInference, TorchTraining
+from parity.benchmark.torch_epochs import TorchEpochs
+from parity.benchmark.worker import Worker
+from unet_jax.config import Config, dump
+from unet_jax.datasets import class_ids
+
+Subject = Literal["train", "infer", "end-to-end"]
+CONTESTANTS: dict[tuple[Subject, str], Callable[[Task, Contender], Contestant]] = {
+    ("train", "jax"): JaxTraining,
+    ("train", "torch"): TorchTraining,
+    ("infer", "jax"): JaxInference,
+    ("infer", "torch"): TorchInference,
+    ("end-to-end", "jax"): JaxEpochs,
+    ("end-to-end", "torch"): TorchEpochs,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is measured, and how long.
+
+    Attributes:
+      subject: What of the network.
+      batch_sizes: Images a step, one after another; without any, the config's.
+      precisions: Likewise.
+      parts: Of the names of those who take part; without any, all do.
+      samples: Of each.
+      seconds: Most that each may take to start, and for its samples.
+      workers: Processes of PyTorch's loader.
+    """
+
+    subject: Subject
+    batch_sizes: Sequence[int] = ()
+    precisions: Sequence[Precision] = ()
+    parts: Sequence[str] = ()
+    samples: int = 20
+    seconds: float = 600.0
+    workers: int = 2
+
+
+def measure(config: Config, plan: Plan, say: Callable[[str], object]) -> Results:
+    """Runs all contenders at all sizes of batch.
+
+    Args:
+      config: The network's, and its training's.
+      plan: What of it.
+      say: Told how it goes.
+
+    Raises:
+      ValueError: Plan and config do not go together.
+      Refusal: Two contenders compute something else.
+    """
+    classes, gpu = len(class_ids(config.data)), torch.cuda.is_available()
+    config.loss.check(classes)
+    batch_sizes = plan.batch_sizes or (config.train.batch_size,)
+    for batch_size in batch_sizes:
+        steady(config, batch_size)  # Before anything takes long.
+    devices = torch.cuda.device_count() if gpu else int(os.environ.get("JAX_NUM_CPU_DEVICES", "1"))
+    own: Precision = config.train.precision
+    precisions = plan.precisions or ((own, "tf32") if own == "float32" else (own,))
+    found = chosen(contenders(precisions, devices), plan.parts)
+    facts, device = machine.facts(), machine.device(gpu)
+    peaks, rows = device_peaks(device), []
+    for batch_size in batch_sizes:
+        with TemporaryDirectory() as folder:
+            task = set_up(config, batch_size, classes, Path(folder), devices, plan.workers)
+            rows += _rows(task, found, plan, peaks, say)
+    shown = replace(config, data=replace(config.data, data_dir=None, description=None))
+    facts |= {"peaks": peaks._asdict(), "settings": dump(shown), "after": machine.nvidia()}
+    return Results(subject=plan.subject, title=title(config), device=device, facts=facts, rows=rows)
+
+
+def device_peaks(device: str) -> Peaks:
+    """The published ones, or measured in a process that leaves nothing behind."""
+    known = published(device)
+    if known is not None:
+        return known
+    worker = Worker(Gauge, Path(os.devnull))
+    try:
+        return worker.ask("peaks", 600.0)
+    finally:
+        worker.close()
+
+
+def _rows(
+    task: Task,
+    found: Sequence[Contender],
+    plan: Plan,
+    peaks: Peaks,
+    say: Callable[[str], object],
+) -> list[Row]:
+    """Those of one size of batch."""
+    entries: dict[str, Contender] = {}
+    listed: list[Entry] = []
+    subjects: list[Subject] = [plan.subject]
+    if plan.subject == "end-to-end":
+        subjects = ["train", "end-to-end"]
+    for contender in found:
+        for subject in subjects:
+            entry = _entry(task, contender, subject)
+            entries[entry.name] = contender
+            listed.append(entry)
+    race = Race(samples=plan.samples, seconds=plan.seconds, say=say)
+    timings = race.run(listed)
+    layers = convolutions(task.config, task.num_classes)
+    passes = 1 if plan.subject == "infer" else TRAINING
+    height, width = task.config.data.size
+    batch = task.config.train.batch_size
+    rows = []
+    for name, contender in entries.items():
+        count = task.devices if contender.how == "pmap" else 1
+        row = Row(
+            case=f"{height}×{width}, batch {batch}",
+            contender=name,
+            precision=contender.precision,
+            images=batch,
+            wanted=plan.samples,
+            flops=passes * sum(layer.flops for layer in layers),
+            bound=passes * bound(layers, contender.precision, peaks) / count,
+        )
+        rows.append(filled(row, timings[name]))
+    return rows
+
+
+def _entry(task: Task, contender: Contender, subject: Subject) -> Entry:
+    kind = "infer" if subject == "infer" else "train"
+    reference = None if contender == REFERENCE else _entry(task, REFERENCE, subject)
+    return Entry(
+        name=contender.name + (LOADED if subject == "end-to-end" else ""),
+        make=partial(CONTESTANTS[subject, contender.framework], task, contender),
+        reference=reference,
+        limit=LIMITS[kind][contender.precision],
+        missing=contender.missing(task.gpu),
+    )
+
+
+def filled(row: Row, timing: Timing) -> Row:
+    """The row with what was seen."""
+    start = timing.start
+    failure = timing.failure
+    if failure is None and not timing.samples:
+        failure = "no sample was taken"
+    return replace(
+        row,
+        failure=failure,
+        samples=tuple(timing.samples),
+        steps=start.steps if start else 0,
+        first=start.first if start else 0.0,
+        warm_up=start.warm_up if start else 0,
+        memory=timing.memory,
+        distance=timing.distance,
+    )
+
+
+def title(config: Config) -> str:
+    """The network in a line."""
+    model = config.model
+    return f"{model.architecture} U-Net, channels {' '.join(map(str, model.channels))}"

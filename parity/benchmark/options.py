@@ -1,0 +1,115 @@
+"""The command line of the benchmarks."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from unet_jax.cli import StartOptions, fail, read, start
+from unet_jax.config import Config
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkOptions(StartOptions):
+    """What is measured, and how long."""
+
+    subject: tyro.conf.Positional[
+        Literal["train", "infer", "ops", "data", "encodings", "suite", "compare", "docs"]
+    ] = "data"
+    """train, infer: the network in JAX against PyTorch in each of its dresses. ops: its layers one
+    by one. data: the loader by stage, against PyTorch's. encodings: ways to store prepared samples.
+    suite: all that docs/benchmarks.md shows of this device. compare: what got slower from one JSON
+    file to another. docs: writes docs/benchmarks.md."""
+
+    files: tyro.conf.Positional[tuple[Path, ...]] = ()
+    """compare: the old file and the new one. suite, docs: the folder of JSON files, by default
+    docs/benchmarks; the page is written beside it."""
+
+    batch_sizes: tuple[int, ...] = ()
+    """Images a step, one after another (train, infer, ops). Default: --batch-size."""
+
+    precisions: tuple[Literal["float32", "tf32", "bfloat16", "float16"], ...] = ()
+    """What convolutions compute in, likewise. Default: --precision, beside float32 also tf32."""
+
+    contenders: tuple[str, ...] = ()
+    """Parts of the names of those who take part, such as JAX or channels_last (train, infer).
+    Default: all."""
+
+    end_to_end: bool = False
+    """Also whole epochs from prepared records, loaders included (train)."""
+
+    samples: int = 20
+    """How often each contender is timed; they take turns (train, infer, ops, suite)."""
+
+    limit: float = 600.0
+    """Seconds that a contender may take to start, and for its samples: a slow one takes fewer
+    (train, infer, ops, suite)."""
+
+    rounds: int = 5
+    """How often each contender is timed; they take turns (data, encodings)."""
+
+    workers: int = 2
+    """Processes of PyTorch's loader (data, train --end-to-end, suite)."""
+
+    images: int = 96
+    """Samples a round for PyTorch's loader, or stored in each encoding (data, encodings)."""
+
+    out: Path | None = None
+    """JSON file for the results; of networks, a bar chart of the same name is drawn beside it."""
+
+
+NETWORKS = ("train", "infer", "ops")
+USERS: dict[str, tuple[str, ...]] = {
+    "files": ("suite", "compare", "docs"),
+    "batch_sizes": NETWORKS,
+    "precisions": NETWORKS,
+    "contenders": ("train", "infer"),
+    "end_to_end": ("train",),
+    "samples": (*NETWORKS, "suite"),
+    "limit": (*NETWORKS, "suite"),
+    "rounds": ("data", "encodings"),
+    "workers": ("data", "train", "suite"),
+    "images": ("data", "encodings"),
+    "out": (*NETWORKS, "data", "encodings"),
+}
+"""Options of a benchmark that some subjects alone have, and which ones."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkArguments:
+    benchmark: BenchmarkOptions = field(default_factory=BenchmarkOptions)
+    config: Config = field(default_factory=Config)
+
+
+def parse(
+    args: Sequence[str] | None = None, *, description: str
+) -> tuple[BenchmarkOptions, Config]:
+    """Reads a benchmark's command line, as `unet_jax.train_options.parse` does a training's."""
+    args = list(sys.argv[1:] if args is None else args)
+    _, config = start(args)
+    arguments = read(BenchmarkArguments(config=config), args, description)
+    _check(arguments.benchmark)
+    return arguments.benchmark, arguments.config
+
+
+def _check(options: BenchmarkOptions) -> None:
+    for each in fields(BenchmarkOptions):
+        users, value = USERS.get(each.name), getattr(options, each.name)
+        if users and options.subject not in users and value != each.default:
+            flag = " ".join(map(str, options.files))
+            if each.name != "files":
+                flag = f"--{each.name.replace('_', '-')}"
+            fail(f"{flag} is for {', '.join(users)}, not for {options.subject}")
+    for name in ("rounds", "images", "samples", "limit", "batch_sizes"):
+        value = getattr(options, name)
+        for number in value if isinstance(value, tuple) else (value,):
+            if number < 1:
+                fail(f"--{name.replace('_', '-')}: {number} is less than 1")
+    counts = {"compare": (2, 2), "suite": (0, 1), "docs": (0, 1)}
+    least, most = counts.get(options.subject, (0, 0))
+    if not least <= len(options.files) <= most:
+        wanted = "two files, the old one first" if least == 2 else "one folder at most"
+        fail(f"{options.subject}: give {wanted}; got {len(options.files)}")

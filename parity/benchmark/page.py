@@ -1,0 +1,109 @@
+"""docs/benchmarks.md: every table from a JSON file beside it, and nothing by hand."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from parity.benchmark.result import Results, load
+from parity.benchmark.suite import CPU, GPU, Case
+from parity.benchmark.table import (
+    HEADINGS,
+    LAYER_HEADINGS,
+    cases,
+    layer_cells,
+    lines,
+    loading,
+    verdicts,
+)
+
+HEAD = """# Benchmarks
+
+Written by `python scripts/benchmark.py docs` from the JSON files in `benchmarks/`, which hold
+every sample; nothing here is entered by hand, or estimated.
+
+Every contender runs in a process of its own, from the same weights on the same batch, which lies
+on the device; they take turns (A B A B …), so that a slow minute slows all. A sample is as many
+whole steps as last 50 ms, and ends when the device is done. Before anything is timed, the losses
+of three steps (of inference, the logits) have to agree with those of PyTorch in float32, or
+nothing is shown. PyTorch's step waits for the device nowhere, has a fused optimiser, and,
+compiled, augmentation, network and loss in one function; float16 has a scaled loss. The learning
+rate is constant.
+
+- *first step, more*: what the first step takes longer than later ones, compilation most of all.
+- *memory*: the most that was held at once: of a GPU as its framework counts it (JAX' count
+  includes compilation), of a CPU what the process has more than before the network was built.
+- *TFLOP/s*: of convolutions, a multiply-add being 2; training counts three forward passes.
+- *of roofline*: for each convolution the longer of arithmetic at the device's peak and memory
+  traffic at its bandwidth, summed, over the measured time. Norms, activations and the optimiser
+  are taken to cost nothing.
+- *off reference*: the largest relative difference of what was compared.
+
+A case of one's own: `python scripts/benchmark.py train --preset PRESET --batch-sizes 1 4 8`;
+`infer`, `ops` (layer by layer) and `train --end-to-end` likewise, and `compare OLD NEW` shows
+what got slower.
+"""
+FILLED_BY = "python scripts/benchmark.py suite"
+
+
+def page(folder: Path) -> str:
+    """The page's text.
+
+    Args:
+      folder: Of the JSON files, in the order of whose names they are shown.
+
+    Raises:
+      ValueError: One of them is damaged.
+      OSError: The folder cannot be read.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"there is no folder {folder}")
+    found = {path: load(path) for path in sorted(folder.glob("*.json"))}
+    devices: dict[str, list[tuple[Path, Results]]] = {}
+    for path, results in found.items():
+        devices.setdefault(results.device, []).append((path, results))
+    parts = [HEAD]
+    for device, files in devices.items():
+        parts.append(f"## {device}\n")
+        parts += [_section(path, results) for path, results in files]
+    names = {path.stem.partition("--")[2] for path in found}
+    for kind, suite in (("GPU", GPU), ("CPU", CPU)):
+        missing = [case for case in suite if case.name not in names]
+        if missing:
+            parts.append(_unmeasured(kind, missing))
+    return "\n".join(parts)
+
+
+def _section(path: Path, results: Results) -> str:
+    facts = results.facts
+    versions = ", ".join(f"{name} {value}" for name, value in facts["versions"].items())
+    shown = [f"### {results.subject}: {results.title}\n", f"`{facts['command']}`\n"]
+    machine = [facts["date"], versions, facts["cpu"], f"load {facts['load']} at the start"]
+    for gpu in facts.get("gpus", []):
+        machine.append(
+            f"driver {gpu['driver_version']}, clocks {gpu['clocks.sm']} of {gpu['clocks.max.sm']}"
+        )
+    peaks = facts["peaks"]
+    reached = ", ".join(f"{value / 1e12:.3g} in {name}" for name, value in peaks["flops"].items())
+    machine.append(
+        f"peaks {peaks['source']}: TFLOP/s {reached}; {peaks['bandwidth'] / 1e9:,.0f} GB/s"
+    )
+    shown.append(f"{'; '.join(machine)}. Raw: [{path.name}](benchmarks/{path.name}).\n")
+    if results.subject == "ops":
+        return "\n".join([*shown, _table(LAYER_HEADINGS, layer_cells(results.rows))])
+    for case, rows in cases(results.rows).items():
+        shown += [f"**{case}**\n", _table(HEADINGS, lines(rows))]
+        shown += [f"{text}.\n" for text in (*verdicts(rows), *loading(rows))]
+    return "\n".join(shown)
+
+
+def _unmeasured(kind: str, suite: Sequence[Case]) -> str:
+    lines = [
+        f"## {kind}: not measured\n",
+        f"On a machine with one, `{FILLED_BY}` fills these in:\n",
+    ]
+    rows = [(case.title, case.subject, "not measured") for case in suite]
+    return "\n".join([*lines, _table(("network", "subject", ""), rows)])
+
+
+def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [headings, ["---", *["---:"] * (len(headings) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"

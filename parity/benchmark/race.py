@@ -1,0 +1,168 @@
+"""Contestants in turns, each in a process of its own: A B A B …, so that drift cancels."""
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from parity.benchmark.agreement import check
+from parity.benchmark.contestant import Contestant, Start
+from parity.benchmark.worker import Failed, Worker
+
+MARGIN = 1.2
+"""A further contestant is let in while this many times what the largest one holds is free."""
+
+
+class Entry(NamedTuple):
+    """Who takes part.
+
+    Attributes:
+      name: The contender's.
+      make: Builds the contestant in its process; can be pickled.
+      reference: What it has to agree with; None: nothing is checked.
+      limit: Of its distance from the reference.
+      missing: Why it cannot be measured here; None if it can.
+    """
+
+    name: str
+    make: Callable[[], Contestant]
+    reference: "Entry | None" = None
+    limit: float = 0.0
+    missing: str | None = None
+
+
+@dataclass
+class Timing:
+    """What was seen of an entry.
+
+    Attributes:
+      failure: Why there is no more; None if all went well.
+      start: How it began.
+      distance: From the reference.
+      samples: Seconds a step.
+      memory: Most bytes held at once.
+    """
+
+    failure: str | None = None
+    start: Start | None = None
+    distance: float | None = None
+    samples: list[float] = field(default_factory=list)
+    memory: int | None = None
+
+
+class Race:
+    """Runs entries against each other.
+
+    The first entry takes part in every heat: if not all fit into memory together, the others take
+    turns with it in groups.
+    """
+
+    def __init__(self, *, samples: int, seconds: float, say: Callable[[str], object]) -> None:
+        """Args:
+        samples: Of each entry.
+        seconds: How long an entry's start may take, and its samples together; those that are left
+          over are not taken.
+        say: Told how it goes.
+        """
+        self._samples, self._seconds, self._say = samples, seconds, say
+        self._logs = 0
+
+    def run(self, entries: Sequence[Entry]) -> dict[str, Timing]:
+        """Starts all entries, checks what they compute, then times them.
+
+        Args:
+          entries: By name no two alike.
+
+        Returns:
+          Of each entry, by name.
+
+        Raises:
+          Refusal: One does not agree.
+          Failed: A reference does not run.
+        """
+        timings = {entry.name: Timing(failure=entry.missing) for entry in entries}
+        with TemporaryDirectory() as folder:
+            waiting = [entry for entry in entries if entry.missing is None]
+            references = {each.reference.name: each.reference for each in waiting if each.reference}
+            truths = {name: self._truth(each, Path(folder)) for name, each in references.items()}
+            with ExitStack() as first:
+                kept: dict[str, Worker] = {}
+                while waiting:
+                    with ExitStack() as others:
+                        heat = dict(kept)
+                        while waiting and (len(heat) <= len(kept) or self._room(heat, timings)):
+                            entry = waiting.pop(0)
+                            worker = Worker(entry.make, self._log(Path(folder)))
+                            (others if kept else first).callback(worker.close)
+                            if self._start(entry, worker, timings[entry.name], truths):
+                                heat[entry.name] = worker
+                                kept = kept or {entry.name: worker}
+                        self._sample(heat, timings)
+        return timings
+
+    def _truth(self, reference: Entry, folder: Path) -> list[np.ndarray]:
+        self._say(f"{reference.name}: the reference")
+        worker = Worker(reference.make, self._log(folder))
+        try:
+            return worker.ask("outcomes", self._seconds)
+        except Failed as error:
+            raise Failed(f"the reference, {reference.name}: {error}") from None
+        finally:
+            worker.close()
+
+    def _start(
+        self, entry: Entry, worker: Worker, timing: Timing, truths: dict[str, list[np.ndarray]]
+    ) -> bool:
+        """Whether it can take part."""
+        try:
+            start: Start = worker.ask("start", self._seconds)
+        except Failed as error:
+            timing.failure = str(error)
+            self._say(f"{entry.name}: {timing.failure}")
+            worker.close()
+            return False
+        timing.start = start
+        self._say(f"{entry.name}: first step after {start.first:.1f} s")
+        if entry.reference is not None:
+            truth = truths[entry.reference.name]
+            timing.distance = check(entry.name, start.outcomes, truth, entry.limit)
+        return True
+
+    def _room(self, heat: dict[str, Worker], timings: dict[str, Timing]) -> bool:
+        """Whether one more is likely to fit beside these."""
+        starts = [start for name in heat if (start := timings[name].start) is not None]
+        return starts[-1].free > MARGIN * max(start.held for start in starts)
+
+    def _sample(self, heat: dict[str, Worker], timings: dict[str, Timing]) -> None:
+        """A B A B …; memory is asked for at the end."""
+        going = dict(heat)
+        spent = dict.fromkeys(heat, 0.0)
+        for _ in range(self._samples):
+            for name, worker in list(going.items()):
+                if spent[name] < self._seconds:
+                    taken = self._ask(worker, "sample", timings[name])
+                    if taken is None:
+                        del going[name]
+                        continue
+                    start = timings[name].start
+                    assert start is not None
+                    spent[name] += taken * start.steps
+                    timings[name].samples.append(taken)
+        for name, worker in going.items():
+            timings[name].memory = self._ask(worker, "peak", timings[name])
+
+    def _ask(self, worker: Worker, method: str, timing: Timing) -> Any:
+        try:
+            # A sample that began in time is waited for, and is as long as those before.
+            return worker.ask(method, 2 * self._seconds + 60)
+        except Failed as error:
+            timing.failure = str(error)
+            return None
+
+    def _log(self, folder: Path) -> Path:
+        self._logs += 1
+        return folder / f"{self._logs}.log"

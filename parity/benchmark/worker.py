@@ -1,0 +1,118 @@
+"""An object in a process of its own, whose methods are called one after another."""
+
+import contextlib
+import os
+import signal
+from collections.abc import Callable
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from parity.benchmark.stopped import Stopped
+
+LONGEST_REASON = 160
+GRACE = 10.0
+"""Seconds that an idle process has to end by itself."""
+
+
+class Failed(Stopped):
+    """The object cannot go on; the message says why in a few words."""
+
+
+class Worker:
+    """The process. Nothing that it has started is left after `close`."""
+
+    def __init__(self, make: Callable[[], Any], log: Path) -> None:
+        """Args:
+        make: Builds the object, there; can be pickled.
+        log: Where all goes that the process prints.
+        """
+        context = get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, make, log))
+        # Ctrl-C reaches every process of the terminal; this one alone is to answer it.
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            self._process.start()
+        finally:
+            signal.signal(signal.SIGINT, before)
+        theirs.close()
+        self._busy = True
+
+    def ask(self, method: str, seconds: float, *args: Any) -> Any:
+        """Calls a method of the object.
+
+        Args:
+          method: Its name.
+          seconds: How long to wait for it.
+          args: Its arguments.
+
+        Raises:
+          Failed: It raised an exception, took longer, or the process has ended.
+        """
+        self._busy = True
+        with contextlib.suppress(BrokenPipeError):
+            self._pipe.send((method, args))
+        if not self._pipe.poll(seconds):
+            raise Failed(f"not done after {seconds:.0f} s")
+        try:
+            well, answer = self._pipe.recv()
+        except (EOFError, ConnectionResetError):
+            self._process.join(10)
+            raise Failed(f"its process ended, status {self._process.exitcode}") from None
+        self._busy = False
+        if not well:
+            raise Failed(answer)
+        return answer
+
+    def close(self) -> None:
+        """Ends the process, and all that it has started; may be called again."""
+        if self._pipe.closed:
+            return
+        if not self._busy:  # What it has opened, it closes.
+            with contextlib.suppress(BrokenPipeError):
+                self._pipe.send(None)
+            self._process.join(GRACE)
+        own = []
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process = psutil.Process(self._process.pid)
+            own = [*process.children(recursive=True), process]
+        for each in own:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                each.kill()
+        self._process.join()
+        self._pipe.close()
+
+
+def _serve(pipe: Connection, make: Callable[[], Any], log: Path) -> None:
+    """Answers the parent until that ends."""
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    try:
+        made = make()
+        while (order := pipe.recv()) is not None:
+            method, args = order
+            pipe.send((True, getattr(made, method)(*args)))
+    except EOFError:  # The parent has ended.
+        return
+    except BaseException as error:
+        import traceback
+
+        traceback.print_exc()
+        with contextlib.suppress(OSError):
+            pipe.send((False, reason(error)))
+
+
+def reason(error: BaseException) -> str:
+    """Why something failed, in a line."""
+    text = str(error)
+    memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    if memory or "RESOURCE_EXHAUSTED" in text:
+        return "out of memory"
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    line = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    return line if len(line) <= LONGEST_REASON else line[: LONGEST_REASON - 1] + "…"

@@ -1,0 +1,166 @@
+"""Both frameworks' contestants take the same steps, and their cost is counted right."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import torch
+
+from parity.benchmark.agreement import LIMITS, distance
+from parity.benchmark.contender import REFERENCE, Contender, chosen, contenders
+from parity.benchmark.convolution import Convolution
+from parity.benchmark.jax_contestant import JaxInference, JaxTraining
+from parity.benchmark.jax_epochs import JaxEpochs
+from parity.benchmark.jax_layer import JaxLayer
+from parity.benchmark.peaks import measured, published
+from parity.benchmark.roofline import Peaks, bound, convolutions
+from parity.benchmark.setting import set_up
+from parity.benchmark.torch_contestant import TorchInference, TorchTraining
+from parity.benchmark.torch_epochs import TorchEpochs
+from parity.benchmark.torch_layer import TorchLayer
+from unet_jax.config import AugmentConfig, Config, DataConfig, LossConfig, ModelConfig, TrainConfig
+from unet_jax.describe import describe
+
+TINY = Config(
+    data=DataConfig(size=(16, 24)),
+    model=ModelConfig(architecture="plain", channels=(4,), norm="batch"),
+)
+ALL = replace(
+    TINY,
+    data=DataConfig(size=(16, 24), stored_size=(20, 30)),
+    augment=AugmentConfig(rotation=20.0, brightness=0.2, hue=0.05),
+    loss=LossConfig(dice=1.0, border_weight=5.0, class_weights="inverse"),
+    train=TrainConfig(batch_size=4, accumulate=2, ema_decay=0.9),
+)
+
+
+@pytest.fixture(autouse=True)
+def _settings_as_they_were(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name in ("TORCHINDUCTOR_CACHE_DIR", "XLA_PYTHON_CLIENT_PREALLOCATE"):
+        monkeypatch.setenv(name, "")  # What contestants set is taken back.
+    names = ("jax_enable_compilation_cache", "jax_default_matmul_precision")
+    before = {name: jax.config.values[name] for name in names}
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+@pytest.mark.parametrize(
+    ("config", "precision"),
+    [
+        pytest.param(ALL, "float32", id="all that a step can have"),
+        pytest.param(TINY, "float16", id="a scaled loss"),
+    ],
+)
+def test_training_takes_the_same_steps(config, precision, tmp_path: Path):
+    task = set_up(config, 4, 6, tmp_path, 1, 0)
+    reference = TorchTraining(task, REFERENCE)
+    ours = JaxTraining(task, Contender(framework="jax", how="jit", precision=precision))
+    start, expected = ours.start(), reference.outcomes()
+    assert distance(start.outcomes, expected) < LIMITS["train"][precision]
+    assert len({float(loss) for loss in expected}) == len(expected), "nothing was learnt"
+    assert start.first > 0
+    assert 0 < ours.sample() < start.first
+
+
+def test_both_loaders_serve_the_same_epochs(tmp_path: Path):
+    data = replace(ALL.data, scenes=12, val_fraction=0.25, prepared_dir=tmp_path / "prepared")
+    plain = replace(ALL, data=data, train=TrainConfig(batch_size=4))
+    task = set_up(replace(plain, loss=ALL.loss), 4, 6, tmp_path, 1, 0)
+    theirs = TorchEpochs(task, REFERENCE)
+    ours = JaxEpochs(task, Contender(framework="jax", how="jit", precision="float32"))
+    expected = theirs.outcomes()  # Of an epoch, and of the first step of the next.
+    assert ours.steps == theirs.steps == 2
+    assert distance(ours.outcomes(), expected) < LIMITS["train"]["float32"]
+
+
+def test_torch_averages_weights_as_its_own_average_does(tmp_path: Path):
+    training = TorchTraining(set_up(ALL, 4, 6, tmp_path, 1, 0), REFERENCE)
+    before = [p.detach().clone() for p in training.parameters]
+    training.step()
+    for old, now, average in zip(before, training.parameters, training.average, strict=True):
+        torch.testing.assert_close(average, 0.9 * old + 0.1 * now)
+
+
+def test_inference_gives_the_same_logits(tmp_path: Path):
+    task = set_up(ALL, 2, 2, tmp_path, 1, 0)
+    ours = JaxInference(task, Contender(framework="jax", how="jit", precision="float32"))
+    expected = TorchInference(task, REFERENCE).outcomes()
+    assert expected[0].shape == (2, 3, 1)
+    assert distance(ours.outcomes(), expected) < LIMITS["infer"]["float32"]
+
+
+@pytest.mark.parametrize("part", ["forward", "backward"])
+@pytest.mark.parametrize(
+    "layer",
+    [
+        Convolution("conv", 3, 2, 2, 24, 32, 5, 4),
+        Convolution("up_conv", 2, 2, 2, 16, 24, 5, 4),
+    ],
+    ids=["stride", "transposed"],
+)
+def test_layers_alone_compute_the_same(layer, part):
+    ours, theirs = (make("float32", False).choose(layer, part) for make in (JaxLayer, TorchLayer))
+    assert distance(ours.outcomes, theirs.outcomes) < 1e-5
+    assert ours.outcomes[0].size > 8
+
+
+@pytest.mark.parametrize("architecture", ["plain", "residual"])
+@pytest.mark.parametrize("upsample", ["transposed", "bilinear"])
+def test_arithmetic_is_counted_as_it_is_described(architecture, upsample):
+    model = ModelConfig(architecture=architecture, channels=(4, 8), groups=2, upsample=upsample)
+    config = replace(TINY, model=model)
+    counted = sum(layer.flops for layer in convolutions(config, 6))
+    assert counted == config.train.batch_size * describe(config, 6).flops
+
+
+def test_a_layer_is_held_up_by_arithmetic_or_by_memory():
+    layer = Convolution("conv", 1, 1, 1, 10, 10, 2, 3)
+    assert layer.flops == 2 * 100 * 2 * 3
+    assert layer.values == 100 * 2 + 100 * 3 + 2 * 3
+    slow = Peaks({"float32": 10.0, "bfloat16": 10.0}, 1e9, "")
+    assert bound([layer, layer], "float32", slow) == 2 * 1200 / 10
+    narrow = Peaks({"float32": 1e9, "bfloat16": 1e9}, 4.0, "")
+    assert bound([layer], "float32", narrow) == 506
+    assert bound([layer], "bfloat16", narrow) == 506 / 2
+
+
+def test_peaks_are_published_or_measured(monkeypatch: pytest.MonkeyPatch):
+    known = published("NVIDIA H200")
+    assert known is not None
+    assert (known.flops["bfloat16"], known.bandwidth) == (989.4e12, 4.8e12)
+    assert published("AMD EPYC") is None
+    monkeypatch.setattr("parity.benchmark.peaks.MATRIX", 64)
+    monkeypatch.setattr("parity.benchmark.peaks.COPY", 1000)
+    found = measured()
+    assert min(found.flops.values()) > 0
+    assert found.bandwidth > 0
+
+
+def test_contenders_are_every_dress_and_chosen_by_their_names():
+    found = contenders(("float32", "tf32"), devices=2)
+    assert len(found) == len({each.name for each in found}) == 2 * (2 + 3 * 2)
+    assert not any(each.how == "pmap" for each in contenders(("float32",), devices=1))
+    names = [each.name for each in chosen(found, ["pmap", "eager, channels"])]
+    assert names == [
+        "JAX pmap, float32",
+        "JAX pmap, tf32",
+        "PyTorch eager, channels_last, float32",
+        "PyTorch eager, channels_last, tf32",
+    ]
+    with pytest.raises(ValueError, match="--contenders: 'flax' is in none of the names: JAX jit"):
+        chosen(found, ["jit", "flax"])
+    assert {each.missing(gpu=False) for each in found if each.precision == "tf32"} == {
+        "needs a GPU"
+    }
+
+
+def test_a_batch_is_the_same_for_both(tmp_path: Path):
+    task = set_up(ALL, 4, 6, tmp_path, 1, 0)
+    theirs, ours = TorchInference(task, REFERENCE).batch, task.load("batch.npz")
+    assert set(ours) == {"image", "mask", "valid", "geometry", "colour", "border"}
+    for name, array in ours.items():
+        np.testing.assert_array_equal(getattr(theirs, name).numpy(), array)

@@ -1,0 +1,179 @@
+"""`scripts/benchmark.py train` at toy size, from the command line to its files."""
+
+import json
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from contestants import SLEEP, Troubled
+from PIL import Image
+
+from parity.benchmark import layers, networks, setting
+from parity.benchmark.result import Results, load
+from parity.benchmark.table import lines, verdicts
+
+SCRIPT = Path(__file__).parents[1] / "scripts" / "benchmark.py"
+TINY = "--architecture plain --norm batch --size 16 24 --channels 4 --batch-size 2 --samples 3"
+SLOW = "PyTorch eager, contiguous, float32"
+QUICK = "PyTorch eager, channels_last, float32"
+
+
+def command(subject: str, *flags: str) -> list[str]:
+    return [subject, *TINY.split(), *flags]
+
+
+@pytest.fixture(scope="module")
+def patch():
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def run(patch: pytest.MonkeyPatch) -> Callable[..., int]:
+    def run(*args: str) -> int:
+        patch.setattr(sys, "argv", [str(SCRIPT), *args])
+        return runpy.run_path(str(SCRIPT))["main"]()
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def results(run, patch, tmp_path_factory) -> Results:
+    """One contender sleeps, another fails."""
+    out = tmp_path_factory.mktemp("results") / "out.json"
+    with patch.context() as troubled:
+        troubled.setitem(networks.CONTESTANTS, ("train", "torch"), Troubled)
+        who = ("--contenders", "jit", "eager", "compile, channels_last")
+        assert run(*command("train", *who, "--out", str(out))) == 0
+    return load(out)
+
+
+def test_a_sleep_shows_up_in_its_row(results):
+    rows = {row.contender: row for row in results.rows}
+    assert rows[SLOW].median > SLEEP > 2 * rows[QUICK].median
+    assert rows[SLOW].steps == 1 < rows[QUICK].steps
+    assert f"{rows[SLOW].rate:.3g}" in lines(results.rows)[list(rows).index(SLOW) - 1][1]
+
+
+def test_rows_hold_what_was_measured(results):
+    measured = [row for row in results.rows if row.failure is None]
+    assert [row.contender for row in measured] == ["JAX jit, float32", QUICK, SLOW]
+    for row in measured:
+        assert row.case == "16×24, batch 2"
+        assert len(row.samples) == 3
+        low, high = row.quartiles
+        assert 0 < low <= row.median <= high < row.first
+        assert row.warm_up == 5
+        assert row.flops == measured[0].flops > 0
+        assert row.roofline is not None
+        assert 0 < row.roofline < 1
+        assert row.distance is None or row.distance < 1e-4
+    assert measured[2].distance is None, "the reference was compared with itself"
+    assert verdicts(results.rows)[0].startswith("JAX jit, float32: ")
+
+
+def test_what_cannot_be_measured_is_a_row(results):
+    failures = {row.contender: row.failure for row in results.rows if row.failure is not None}
+    assert failures.pop("PyTorch compile, channels_last, float32") == (
+        "RuntimeError: no compiler here"
+    )
+    assert set(failures.values()) == {"needs a GPU"}
+    assert all("tf32" in name for name in failures)
+    table = lines(results.rows)
+    assert table[-1][:3] == (
+        f"{len(failures)} contenders in tf32",
+        "–",
+        "not measured: needs a GPU",
+    )
+    assert any("3 samples" in line[2] for line in table)
+
+
+def test_facts_and_chart_lie_beside(results, tmp_path):
+    facts = results.facts
+    assert facts["versions"].keys() == {"python", "jax", "jaxlib", "flax", "torch", "numpy"}
+    assert facts["command"].startswith("python scripts/benchmark.py train --architecture plain")
+    assert facts["peaks"]["source"] == "measured: a product, a copy"
+    assert results.device == f"{facts['cpu']}, {facts['cores']} cores"
+    out = Path(facts["command"].split("--out ")[1])
+    with Image.open(out.with_suffix(".png")) as chart:
+        assert chart.width > 1000
+
+
+def test_a_wrong_weight_is_refused(run, monkeypatch, tmp_path, capsys):
+    right = setting.to_flax
+
+    def wrong(*args: Any) -> Any:
+        variables = right(*args)
+        kernel = variables["params"]["conv_out"]["kernel"]
+        variables["params"]["conv_out"]["kernel"] = 1.1 * kernel
+        return variables
+
+    monkeypatch.setattr(setting, "to_flax", wrong)
+    out = tmp_path / "out.json"
+    who = ("--contenders", "jit", "--precisions", "float32", "--out", str(out))
+    assert run(*command("infer", *who)) == 1
+    printed, said = capsys.readouterr()
+    assert printed == ""
+    errors = [line for line in said.splitlines() if line.startswith("error: ")]
+    [error] = errors
+    assert error.startswith("error: no comparison: JAX jit, float32 does not compute what")
+    assert error.endswith("limit 1e-03")
+    assert not out.exists()
+
+
+def test_layers_are_timed_in_both(run, tmp_path, monkeypatch, capsys):
+    found = layers.convolutions
+    monkeypatch.setattr(
+        layers, "convolutions", lambda *args: [*found(*args)[:1], *found(*args)[:1]]
+    )
+    out = tmp_path / "out.json"
+    assert run(*command("ops", "--out", str(out))) == 0
+    rows = load(out).rows
+    assert [row.contender for row in rows] == [
+        f"{name} {part}" for part in ("forward", "backward") for name in ("PyTorch", "JAX")
+    ]
+    assert {(row.case, row.count) for row in rows} == {("3×3, 2×16×24, 3 → 4, float32", 2)}
+    forward, backward = rows[1], rows[3]
+    assert backward.flops == 2 * forward.flops == 4 * 9 * 2 * 16 * 24 * 3 * 4
+    lost = sum(r.count * r.median * (1 if "JAX" in r.contender else -1) for r in rows)
+    assert layers.lost(rows) == {rows[0].case: pytest.approx(lost)}
+    assert out.with_suffix(".png").is_file()
+
+
+def test_ctrl_c_ends_all_processes(tmp_path):
+    arguments = [sys.executable, str(SCRIPT), *command("train", "--samples", "1000000")]
+    environment = os.environ | {"PYTHONPATH": str(SCRIPT.parents[1])}
+    process = subprocess.Popen(
+        [*arguments, "--contenders", "eager", "--out", str(tmp_path / "out.json")],
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stderr is not None
+    with process:
+        for line in process.stderr:
+            if "first step" in line:
+                break
+        children = psutil.Process(process.pid).children(recursive=True)
+        assert children
+        time.sleep(0.5)
+        os.killpg(process.pid, signal.SIGINT)
+        rest = process.stderr.read()
+        assert process.wait(60) == 130
+    assert "Traceback" not in rest
+    assert psutil.wait_procs(children, timeout=10)[1] == []
+    assert not (tmp_path / "out.json").exists()
+
+
+def test_files_of_results_are_json(results):
+    out = Path(results.facts["command"].split("--out ")[1])
+    assert json.loads(out.read_text())["subject"] == "train"

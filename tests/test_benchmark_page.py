@@ -1,0 +1,169 @@
+"""What is made of results: comparisons with earlier ones, and docs/benchmarks.md."""
+
+import os
+import runpy
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from parity.benchmark.page import page
+from parity.benchmark.regression import changes
+from parity.benchmark.result import Results, Row, load
+from parity.benchmark.suite import CPU, GPU
+
+ROOT = Path(__file__).parents[1]
+SCRIPT = ROOT / "scripts" / "benchmark.py"
+FACTS = {
+    "date": "2026-01-02",
+    "command": "python scripts/benchmark.py train",
+    "versions": {"jax": "1.2"},
+    "cpu": "a CPU",
+    "load": 0.5,
+    "gpus": [{"driver_version": "550", "clocks.sm": "1 MHz", "clocks.max.sm": "2 MHz"}],
+    "peaks": {"source": "published", "flops": {"bfloat16": 1e15}, "bandwidth": 5e12},
+}
+
+
+def row(contender: str, *samples: float, failure: str | None = None) -> Row:
+    return Row(
+        case="256×256, batch 16",
+        contender=contender,
+        precision="bfloat16",
+        failure=failure,
+        images=16,
+        samples=samples,
+        steps=1,
+        wanted=len(samples),
+        first=10.0,
+        memory=2_000_000_000,
+        flops=10**13,
+        bound=0.05,
+        distance=1e-3,
+    )
+
+
+OURS = row("JAX jit, bfloat16", 0.08, 0.1, 0.1, 0.1, 0.12)
+THEIRS = row("PyTorch compile, channels_last, bfloat16", 0.2, 0.2, 0.2)
+OLD = Results(subject="train", title="a U-Net", device="Card 9", facts=FACTS, rows=[OURS, THEIRS])
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    def run(*args: str) -> int:
+        monkeypatch.setattr(sys, "argv", [str(SCRIPT), *args])
+        return runpy.run_path(str(SCRIPT))["main"]()
+
+    return run
+
+
+def scaled(row: Row, factor: float) -> Row:
+    return replace(row, samples=tuple(factor * sample for sample in row.samples))
+
+
+def test_results_are_read_as_they_were_written(tmp_path: Path):
+    OLD.save(tmp_path / "old.json")
+    assert load(tmp_path / "old.json") == OLD
+
+
+@pytest.mark.parametrize(
+    ("now", "slower"),
+    [
+        pytest.param(OURS, False, id="same"),
+        pytest.param(scaled(OURS, 0.5), False, id="faster"),
+        pytest.param(scaled(THEIRS, 0.75), True, id="slower than any spread"),
+        pytest.param(replace(OURS, samples=(0.06, 0.11, 0.2)), False, id="within its own spread"),
+        pytest.param(replace(OURS, failure="out of memory"), True, id="no more"),
+    ],
+)
+def test_a_planted_regression_is_found(now, slower, tmp_path, run, capsys):
+    new = replace(OLD, rows=[replace(now, contender=OURS.contender), THEIRS])
+    assert [change.slower for change in changes(OLD, new)] == [slower, False]
+    OLD.save(tmp_path / "old.json")
+    new.save(tmp_path / "new.json")
+    status = run("compare", str(tmp_path / "old.json"), str(tmp_path / "new.json"))
+    assert status == (1 if slower else 0)
+    printed = capsys.readouterr().out
+    [line] = [line for line in printed.splitlines() if OURS.contender in line]
+    assert ("slower" in line) == slower
+
+
+def test_rows_of_one_side_alone_are_no_regression():
+    new = replace(OLD, rows=[THEIRS, row("PyTorch eager, contiguous, bfloat16", 1.0)])
+    assert [change.slower for change in changes(OLD, new)] == [False, False, False]
+    failed = replace(OLD, rows=[replace(OURS, failure="out of memory")])
+    assert not changes(failed, OLD)[0].slower
+
+
+def test_the_page_is_what_the_committed_files_give():
+    assert (ROOT / "docs" / "benchmarks.md").read_text() == page(ROOT / "docs" / "benchmarks")
+
+
+def test_the_page_says_what_was_measured_and_what_was_not(tmp_path: Path):
+    folder = tmp_path / "benchmarks"
+    folder.mkdir()
+    OLD.save(folder / f"card-9--{GPU[0].name}.json")
+    text = page(folder)
+    assert "## Card 9\n" in text
+    cells = ("160", "100 (100 to 100), 5 samples", "9.9", "2,000", "100", "50%", "1e-03")
+    assert f"| JAX jit, bfloat16 | {' | '.join(cells)} |" in text
+    assert "| PyTorch compile, channels_last, bfloat16 | 80 | 200 (200 to 200), 3 samples |" in text
+    assert "JAX jit, bfloat16: 2.00× PyTorch compile, channels_last, bfloat16" in text
+    assert "2026-01-02; jax 1.2" in text
+    assert "clocks 1 MHz of 2 MHz" in text
+    unmeasured = text.partition("## GPU: not measured")[2]
+    assert "`python scripts/benchmark.py suite`" in unmeasured
+    assert unmeasured.count("| not measured |") == len(GPU) - 1 + len(CPU)
+
+
+def test_the_suite_holds_what_is_promised():
+    names = {case.name for case in GPU}
+    for network in ("residual", "plain"):
+        for size in ("256x256", "320x480"):
+            for subject in ("train", "infer", "end-to-end"):
+                assert f"{network}-{size}-{subject}" in names
+    vendor = next(case for case in GPU if case.name == "plain-572x572-train")
+    assert vendor.config.train.batch_size == 8
+    assert all(case.config.data.dataset == "shapes" for case in GPU), "one would need a download"
+    assert {case.precisions for case in GPU if case is not vendor} == {("bfloat16",)}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("compare one.json", "compare: give two files, the old one first; got 1"),
+        ("train one.json", "one.json is for suite, compare, docs, not for train"),
+        ("infer --end-to-end", "--end-to-end is for train, not for infer"),
+        (
+            "data --precisions bfloat16",
+            "--precisions is for train, infer, ops, not for data",
+        ),
+        ("train --samples 0", "--samples: 0 is less than 1"),
+        ("train --batch-sizes 4 0", "--batch-sizes: 0 is less than 1"),
+        ("compare one.json two.json", "[Errno 2] No such file or directory: 'one.json'"),
+        ("compare broken.json broken.json", "broken.json: not what train, infer or ops write"),
+        ("docs nowhere", "there is no folder nowhere"),
+        ("train --out nowhere/out.json", "--out: there is no folder nowhere"),
+        (
+            "train --contenders flax",
+            "--contenders: 'flax' is in none of the names: JAX jit, float32;",
+        ),
+        (
+            "train --batch-sizes 3 --accumulate 2",
+            "accumulate: 2 does not divide batch_size 3",
+        ),
+    ],
+)
+def test_a_mistake_is_one_line(arguments, message, tmp_path, run, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("broken.json").write_text('{"results": {}}')
+    with pytest.raises(SystemExit) as stop:
+        run(*arguments.split())
+    assert stop.value.code == 2
+    printed, error = capsys.readouterr()
+    assert printed == ""
+    assert error.startswith(f"error: {message}")
+    assert error.count("\n") == 1
+    assert not any(name.endswith(".md") for name in os.listdir())

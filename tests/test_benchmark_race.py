@@ -1,0 +1,103 @@
+"""Processes in turns: who is timed when, what becomes of trouble, and that nothing is left."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from toys import Toy
+
+from parity.benchmark.agreement import Refusal, distance
+from parity.benchmark.race import Entry, Race, Timing
+from parity.benchmark.worker import Failed, Worker
+
+SAMPLES = 3
+
+
+@pytest.fixture
+def entry(tmp_path: Path) -> Callable[..., Entry]:
+    def entry(name: str, reference: Entry | None = None, **options: Any) -> Entry:
+        make = partial(Toy, tmp_path / "diary", name, **options)
+        return Entry(name, make, reference, limit=0.1)
+
+    return entry
+
+
+def race(entries: Sequence[Entry], *, seconds: float = 60.0) -> dict[str, Timing]:
+    return Race(samples=SAMPLES, seconds=seconds, say=lambda text: None).run(entries)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left():
+    yield
+    children = psutil.Process().children(recursive=True)
+    assert [child for child in children if "spawn_main" in str(child.cmdline())] == []
+
+
+def test_contestants_take_turns_and_a_sleep_shows_up(entry, tmp_path):
+    timings = race([entry("A"), entry("B", seconds=0.05)])
+    assert (tmp_path / "diary").read_text() == "AB" * SAMPLES
+    assert all(timing.failure is None for timing in timings.values())
+    assert all(len(timing.samples) == SAMPLES for timing in timings.values())
+    assert max(timings["A"].samples) < 0.05 <= min(timings["B"].samples)
+    assert timings["A"].memory == 7
+
+
+def test_trouble_is_told_and_stops_no_other(entry):
+    entries = [
+        entry("A"),
+        entry("B", trouble="make"),
+        entry("C", trouble="sample"),
+        entry("D", trouble="death"),
+        Entry("E", lambda: None, missing="needs a GPU"),  # type: ignore[arg-type]
+    ]
+    timings = race(entries)
+    assert [timing.failure for timing in timings.values()] == [
+        None,
+        "RuntimeError: no compiler here",
+        "out of memory",
+        "its process ended, status 3",
+        "needs a GPU",
+    ]
+    assert len(timings["A"].samples) == SAMPLES
+
+
+def test_what_takes_too_long_is_ended(entry):
+    worker = Worker(entry("A", seconds=60.0).make, Path("/dev/null"))
+    try:
+        with pytest.raises(Failed, match="not done after 2 s"):
+            worker.ask("start", 2.0)
+    finally:
+        worker.close()
+
+
+def test_a_slow_one_takes_fewer_samples(entry):
+    race = Race(samples=20, seconds=5.0, say=lambda text: None)
+    timings = race.run([entry("A"), entry("B", seconds=0.3)])  # Of two steps, 0.6 s a sample.
+    assert [len(timings[name].samples) for name in "AB"] == [20, 9]
+
+
+def test_where_memory_is_short_the_first_one_meets_the_others_in_turns(entry, tmp_path):
+    timings = race([entry("A", free=11), entry("B", free=11), entry("C", free=11)])
+    assert (tmp_path / "diary").read_text() == "AB" * SAMPLES + "AC" * SAMPLES
+    assert [len(t.samples) for t in timings.values()] == [2 * SAMPLES, SAMPLES, SAMPLES]
+
+
+def test_another_result_is_refused(entry, tmp_path):
+    reference = entry("R")
+    with pytest.raises(Refusal) as refused:
+        race([entry("A", reference, outcome=1.05), entry("B", reference, outcome=1.2)])
+    assert str(refused.value) == (
+        "no comparison: B does not compute what the reference does: losses 1.2, 1.2, 1.2 against "
+        "losses 1, 1, 1, off by 2.0e-01, limit 1e-01"
+    )
+    assert not (tmp_path / "diary").exists(), "something was timed"
+
+
+def test_not_a_number_agrees_with_nothing():
+    ones = [np.ones(2)]
+    assert distance([np.array([1.0, np.nan])], ones) == float("inf")
+    assert distance(ones, ones) == 0

@@ -1,0 +1,57 @@
+"""Contestants of no framework, for the benchmark's tests."""
+
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+
+from parity.benchmark.contestant import Contestant
+
+
+class Toy(Contestant):
+    """Sleeps when it is waited for, as a device does, and writes down when it was its turn."""
+
+    def __init__(
+        self,
+        diary: Path,
+        name: str,
+        *,
+        seconds: float = 0.0,
+        outcome: float = 1.0,
+        free: int = 100,
+        trouble: str = "",
+    ) -> None:
+        self._diary, self._name, self._seconds = diary, name, seconds
+        self._outcome, self._free, self._trouble = outcome, free, trouble
+        self.steps, self._begun = 2, 0
+        if trouble == "make":
+            raise RuntimeError("no compiler here\nand much more")
+
+    def step(self) -> None:
+        self._begun += 1
+
+    def wait(self) -> None:
+        time.sleep(self._begun * self._seconds)
+        self._begun = 0
+
+    def outcome(self) -> np.ndarray:
+        return np.asarray(self._outcome)
+
+    def sample(self) -> float:
+        with self._diary.open("a") as diary:
+            diary.write(self._name)
+        if self._trouble == "sample":
+            raise MemoryError
+        if self._trouble == "death":
+            os._exit(3)
+        return super().sample()
+
+    def forget_peak(self) -> None:
+        pass
+
+    def peak(self) -> int | None:
+        return 7
+
+    def room(self) -> tuple[int, int]:
+        return 10, self._free
