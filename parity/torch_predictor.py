@@ -11,6 +11,7 @@ from parity.convert import to_torch
 from parity.porting.finished_run import load_run
 from parity.porting.source import Given, read
 from unet_jax.prediction.predictor import Predictor
+from unet_jax.trained import check_one_state
 from unet_jax.weights import Trained
 from unet_torch_ref.augment import normalise
 from unet_torch_ref.models import build_model
@@ -47,14 +48,19 @@ class TorchPredictor(Predictor):
         return network
 
 
-def read_torch(place: Path) -> Trained:
+def read_torch(place: Path, *, last: bool = False, ema: bool = True) -> Trained:
     """Reads what PyTorch has trained.
 
     Args:
       place: The folder of a run of train_torch.py, or a checkpoint.
+      last: Of a run, the last state instead of the best one.
+      ema: Of a run that has an average of its weights, whether that is taken.
 
     Raises:
-      ValueError: It is neither, or damaged; the message names it.
+      ValueError: It is neither, or damaged, or has no such state; the message names it.
       OSError: It cannot be read.
     """
-    return load_run(place) if place.is_dir() else read(place, Given())
+    if place.is_dir():
+        return load_run(place, last=last, ema=ema)
+    check_one_state(place, last, ema)
+    return read(place, Given())

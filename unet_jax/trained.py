@@ -17,6 +17,8 @@ from unet_jax.recipe import build_recipe
 from unet_jax.step import TrainState
 from unet_jax.weights import Colour, Trained, load_weights
 
+PICKLED = (".pt", ".pth", ".ckpt", ".bin")
+"""Suffixes of PyTorch's files."""
 CONVERT = "scripts/convert_weights.py turns it into a file that can be"
 
 
@@ -37,11 +39,16 @@ def load_trained(place: str | Path, *, last: bool = False, ema: bool = True) -> 
         return _from_run(place, last, ema)
     if not place.exists():
         raise ValueError(f"{place}: there is no such run or file")
-    if place.suffix in (".pt", ".pth", ".ckpt", ".bin", ".npz", ".h5", ".msgpack", ".onnx"):
+    if place.suffix in PICKLED:
         raise ValueError(f"{place}: cannot be read as it is; {CONVERT}")
-    if last or not ema:
-        raise ValueError(f"{place}: a file has one set of weights; last and ema are for runs")
+    check_one_state(place, last, ema)
     return load_weights(place)
+
+
+def check_one_state(file: Path, last: bool, ema: bool) -> None:
+    """Raises `ValueError` if of this file, not a run, another state is asked for than it has."""
+    if last or not ema:
+        raise ValueError(f"{file}: a file has one set of weights; last and ema are for runs")
 
 
 def _from_run(folder: Path, last: bool, ema: bool) -> Trained:
@@ -73,7 +80,7 @@ def _from_run(folder: Path, last: bool, ema: bool) -> Trained:
         std=config.data.std,
         size=config.data.size,
         facts={
-            "run": str(folder),
+            "run": folder.resolve().name,  # No path of this machine.
             "state": "last" if last else f"best by {config.save.best}",
             "step": int(state.step),
             "ema": ema and state.ema is not None,

@@ -21,6 +21,8 @@ from unet_jax.draft import draft
 
 KEY = "unet_jax"
 VERSION = 1
+ASSUMED = "assumed"
+"""The fact that lists the fields of `Trained` that a converted file did not tell, nor its user."""
 
 Colour = tuple[int, int, int]
 Channels = tuple[float, float, float]

@@ -38,28 +38,31 @@ def described_by(folder: Path) -> dict[str, Any]:
     return facts
 
 
-def load_run(folder: Path, say: Say = print) -> Trained:
+def load_run(folder: Path, say: Say = print, *, last: bool = False, ema: bool = True) -> Trained:
     """The run's best state.
 
     Args:
       folder: The run's.
       say: Told of each checkpoint of PyTorch that is damaged; those of JAX are named on stderr.
+      last: The last state instead of the best one.
+      ema: Of a run that has an average of its weights, whether that is taken.
 
     Raises:
       ValueError: It holds no whole checkpoint that was validated, or its classes are not known.
     """
     if not any((folder / "checkpoints").glob("*.pt")):
-        return load_trained(folder)
+        return load_trained(folder, last=last, ema=ema)
     config = load(folder / "config.yaml")
     save, (classes, palette) = config.save, run_classes(folder)
-    found = Checkpoints(
-        folder / "checkpoints", save.best, lowest=save.lowest, say=say
-    ).restore_best({})
+    checkpoints = Checkpoints(folder / "checkpoints", save.best, lowest=save.lowest, say=say)
+    found = checkpoints.restore({}) if last else checkpoints.restore_best({})
     if found is None:
         raise ValueError(f"{folder}: no state has been validated yet")
     state, _ = found
+    averages = ema and bool(state.get("ema"))
     network = network_as("torch", config.model, num_logits(classes))
-    arrays = {name: value.numpy() for name, value in averaged(state).items()}
+    tensors = averaged(state) if averages else state["model"]
+    arrays = {name: value.numpy() for name, value in tensors.items()}
     return Trained(
         variables=network.to_flax(arrays),
         model=config.model,
@@ -70,10 +73,10 @@ def load_run(folder: Path, say: Say = print) -> Trained:
         std=config.data.std,
         size=config.data.size,
         facts={
-            "run": str(folder),
+            "run": folder.resolve().name,  # No path of this machine.
             "framework": "torch",
-            "state": f"best by {save.best}",
+            "state": "last" if last else f"best by {save.best}",
             "step": state["step"],
-            "ema": bool(state.get("ema")),
+            "ema": averages,
         },
     )

@@ -1,7 +1,6 @@
 """From a command line to verified files and their card: all of them, or none."""
 
 import contextlib
-import dataclasses
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
@@ -13,7 +12,7 @@ from unet_jax.draft import draft
 from unet_jax.exporting.artefact import Format, Size
 from unet_jax.exporting.export_options import ExportOptions
 from unet_jax.exporting.model_card import CARD, Exported, model_card
-from unet_jax.exporting.provenance import provenance
+from unet_jax.exporting.provenance import with_provenance
 from unet_jax.exporting.verification import Different, Reference, compare, refer
 from unet_jax.trained import load_trained
 from unet_jax.versions import versions
@@ -79,13 +78,7 @@ def find_trained(options: ExportOptions) -> Trained:
     if options.weights is not None and place.expanduser().is_dir():
         raise ValueError(f"--weights: {place} is a folder; --run takes one")
     trained = load_trained(place, last=options.last, ema=options.ema)
-    if options.run is None:
-        return trained
-    folder = place.expanduser()
-    facts = dict(trained.facts)
-    facts["run"] = folder.resolve().name  # No path of this machine.
-    facts |= provenance(folder, facts["step"])
-    return dataclasses.replace(trained, facts=facts)
+    return trained if options.run is None else with_provenance(trained, place.expanduser())
 
 
 def _check_size(trained: Trained, size: Size) -> None:
