@@ -1,14 +1,12 @@
 """From a command line to a report on what networks reach."""
 
-import json
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
 from rich import box
@@ -22,20 +20,20 @@ from unet_jax.datasets.files import quiet
 from unet_jax.datasets.memory import keep_freed_memory
 from unet_jax.evaluation.evaluate_options import EvaluateOptions, data_settings
 from unet_jax.evaluation.evaluation import evaluate_network
-from unet_jax.evaluation.evaluation_report import SCORES, SIZES, Evaluated, Report, shown
+from unet_jax.evaluation.evaluation_report import SCORES, SIZES, Evaluated, Report, foreign, shown
 from unet_jax.evaluation.measured import measure
 from unet_jax.evaluation.samples import Samples, samples_of_run, samples_of_set, with_places
+from unet_jax.history import read_records
 from unet_jax.prediction.predict_config import PredictConfig
 from unet_jax.prediction.predictor import Predictor
 from unet_jax.run import PACKAGES
-from unet_jax.trained import load_trained
+from unet_jax.trained import PICKLED, load_trained
 from unet_jax.versions import versions
-from unet_jax.weights import Trained
+from unet_jax.weights import ASSUMED, Trained
 
 TorchPredictor = Callable[..., Predictor]
-InTorch = Callable[[], tuple[Callable[[Path], Trained], TorchPredictor]]
+InTorch = Callable[[], tuple[Callable[..., Trained], TorchPredictor]]
 """Loads PyTorch; what reads its runs and checkpoints, and what predicts with them."""
-FOREIGN = (".pt", ".pth", ".ckpt", ".bin")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,8 +98,11 @@ def refuse_to_overwrite(out: Path, *, force: bool) -> None:
         return
     if not out.is_dir():
         raise ValueError(f"--out: {out} is a file; a folder is needed")
-    if not (out / "results.json").is_file() or not (out / "report.md").is_file():
-        raise ValueError(f"--out: {out} holds something else than a report; choose another folder")
+    others = foreign(out)
+    if others:
+        raise ValueError(
+            f"--out: {out} holds something else than a report ({others[0]}); choose another folder"
+        )
     if not force:
         raise ValueError(f"--out: {out} holds a report, which --force would write over")
 
@@ -111,12 +112,18 @@ def _evaluate(options: EvaluateOptions, config: PredictConfig, in_torch: InTorch
     networks = list(_networks(options, in_torch))
     first = load_settings(options.run[0]) if options.run else data_settings(options)
     predictors = [_predictor(network, options, in_torch) for network in networks]
-    evaluated: list[Evaluated] = []
+    found: list[Samples] = []
     for network, predictor in zip(networks, predictors, strict=True):
         predictor.check(config)
-        samples = _samples(network, first, options)
-        _check_same(samples, network, evaluated)
-        evaluated.append(_evaluate_one(network, predictor, samples, options, config))
+        found.append(_samples(network, first, options))
+        _check_classes(network, found[-1])
+        _check_same(network, found[-1], networks[0], found[0])
+    # A network that was trained at the files' size is compared at theirs, too.
+    native = any(samples.has_native for samples in found)
+    evaluated = [
+        _evaluate_one(network, predictor, samples, options, config, native=native)
+        for network, predictor, samples in zip(networks, predictors, found, strict=True)
+    ]
     # Flags, not objects: the report says how to make it again.
     default = PredictConfig()
     settings = {
@@ -140,11 +147,14 @@ def _evaluate_one(
     samples: Samples,
     options: EvaluateOptions,
     config: PredictConfig,
+    *,
+    native: bool,
 ) -> Evaluated:
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(network.label, total=len(samples.names))
-        evaluation = evaluate_network(predictor, samples, config, partial(progress.advance, task))
+        advance = partial(progress.advance, task)
+        evaluation = evaluate_network(predictor, samples, config, advance, native=native)
     as_trained = config.flips == "none" and config.threshold == 0.5 and options.ema
     return Evaluated(
         label=network.label,
@@ -169,11 +179,11 @@ def _networks(options: EvaluateOptions, in_torch: InTorch) -> Iterator[Network]:
         torch = any((place / "checkpoints").glob("*.pt"))
         if place in options.run and not place.is_dir():
             raise ValueError(f"--run: {place} is not a folder; files are given with --weights")
-        if torch or (place.is_file() and place.suffix in FOREIGN):
-            trained = in_torch()[0](place)
+        if torch or (place.is_file() and place.suffix in PICKLED):
+            read = in_torch()[0]
         else:
-            run = {"last": options.last, "ema": options.ema} if place.is_dir() else {}
-            trained = load_trained(place, **run)
+            read = load_trained
+        trained = read(place, last=options.last, ema=options.ema)
         each = {"auto": [torch], "jax": [False], "torch": [True], "both": [False, True]}
         found += [(place, trained, computes) for computes in each[options.framework]]
     names = {place: place.resolve().name if place.is_dir() else place.stem for place, *_ in found}
@@ -214,30 +224,39 @@ def _samples(network: Network, first: DataConfig, options: EvaluateOptions) -> S
     return samples_of_run(source, options.split, config)
 
 
-def _check_same(samples: Samples, network: Network, before: Sequence[Evaluated]) -> None:
-    """Raises `ValueError` if networks cannot be compared on these samples."""
-    count, theirs = len(network.trained.classes), len(samples.classes)
-    if count != theirs:
+def _check_classes(network: Network, samples: Samples) -> None:
+    """Raises `ValueError` if the network's classes are not those of the data, in their order."""
+    own, theirs, dataset = network.trained.classes, samples.classes, samples.config.dataset
+    if len(own) != len(theirs):
         raise ValueError(
-            f"{network.place}: its network has {count} classes, and {samples.config.dataset} "
-            f"has {theirs}"
+            f"{network.place}: its network has {len(own)} classes, and {dataset} has {len(theirs)}"
         )
-    if before and sorted(before[0].samples.names) != sorted(samples.names):
+    if "classes" in network.trained.facts.get(ASSUMED, ()):  # Then nobody knows their names.
+        return
+    for number, (name, right) in enumerate(zip(own, theirs, strict=True)):
+        if name != right:
+            raise ValueError(
+                f"{network.place}: its network's class {number} is {name}, and that of {dataset} "
+                f"is {right}; classes have to be the same, in the same order"
+            )
+
+
+def _check_same(network: Network, samples: Samples, first: Network, theirs: Samples) -> None:
+    """Raises `ValueError` if the network cannot be compared with the first on these samples."""
+    if sorted(theirs.names) != sorted(samples.names):
         raise ValueError(
             f"{network.place}: its {samples.part} samples are others than those of "
-            f"{before[0].place}; networks are compared on the same ones"
+            f"{first.place}; networks are compared on the same ones"
         )
 
 
 def recorded(network: Network) -> dict[str, float]:
     """The scores that a run has recorded for its state; empty if it has not, or it is none."""
-    path, step = network.place / "metrics.jsonl", network.trained.facts.get("step")
-    if not path.is_file() or step is None:
+    step = network.trained.facts.get("step")
+    if not network.place.is_dir() or step is None:
         return {}
-    lines = path.read_text("utf-8").splitlines(keepends=True)
-    # A process killed while writing leaves half a line.
-    records = [json.loads(line) for line in lines if line.endswith("\n")]
-    found: Mapping[str, Any] = next((r for r in records if r.get("step") == step), {})
+    records = read_records(network.place / "metrics.jsonl")
+    found = next((record for record in records if record.get("step") == step), {})
     return {name: found[name] for name in SCORES if isinstance(found.get(name), float)}
 
 

@@ -30,6 +30,11 @@ SCORES = {
     "mean_class_accuracy": "mean class accuracy",
     "boundary_f": "boundary F",
 }
+OWN = re.compile(
+    r"report\.(md|html)|results\.json|reliability\.png|worst"
+    r"|confusion(_\d+_[^/]*)?\.png|worst(_\d+_[^/]*)?\.jpg|worst/\d\d_[^/]+\.jpg"
+)
+"""What lies in a report's folder."""
 BY_CLASS = {"dice": "Dice", "iou": "IoU", "accuracy": "accuracy", "boundary_f": "boundary F"}
 SIZES = {"training": "At the training's size", "native": "At native size"}
 
@@ -140,8 +145,11 @@ class Report:
         )
 
     def _end(self, network: Evaluated) -> str:
-        """Of the names of a network's pictures, if there are several."""
-        return f"_{_file_name(network.label)}" if len(self.networks) > 1 else ""
+        """Of the names of a network's pictures, if there are several networks."""
+        if len(self.networks) == 1:
+            return ""
+        # Labels may be the same where they are cut.
+        return f"_{self.networks.index(network) + 1}_{_file_name(network.label)}"
 
     # What is said, in Markdown and in HTML.
 
@@ -389,6 +397,12 @@ def _scores(measured: Measured, classes: Sequence[str]) -> dict[str, Any]:
 
 def _json(estimate: Estimate) -> dict[str, float | None]:
     return {k: None if np.isnan(v) else v for k, v in estimate._asdict().items()}
+
+
+def foreign(folder: Path) -> list[str]:
+    """The files in a report's folder that no report has, in order."""
+    paths = (path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+    return sorted(path for path in paths if not OWN.fullmatch(path))
 
 
 def shown(estimate: Estimate, signed: bool = False) -> str:
