@@ -338,7 +338,7 @@ def test_what_fails_leaves_what_was_there(
     def full(*_: object) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("unet_jax.evaluation.evaluation_report.plot_reliability", full)
+    monkeypatch.setattr("unet_jax.evaluation.pictures.plot_reliability", full)
     assert command("--run", run, "--out", out, "--force") == 2
     assert (out / "results.json").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["out"]

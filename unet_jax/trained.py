@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ def _from_run(folder: Path, last: bool, ema: bool) -> Trained:
     config = load_config(folder / "config.yaml")
     if any((folder / "checkpoints").glob("*.pt")):
         raise ValueError(f"{folder}: a run of PyTorch cannot be read as it is; {CONVERT}")
-    classes, palette = run_classes(folder)
+    classes, _ = run_classes(folder)
     # What is restored does not depend on how long the run is, nor on the loss' weights.
     recipe = build_recipe(
         config,
@@ -70,8 +71,33 @@ def _from_run(folder: Path, last: bool, ema: bool) -> Trained:
     state = _restore(folder, config, template, last)
     params = state.evaluated if ema else state.params
     variables = {"params": params, "batch_stats": state.batch_stats}
+    return assemble(
+        folder,
+        jax.device_get({name: part for name, part in variables.items() if part}),
+        last=last,
+        step=int(state.step),
+        ema=ema and state.ema is not None,
+    )
+
+
+def assemble(
+    folder: Path, variables: Mapping[str, Any], *, last: bool, step: int, ema: bool
+) -> Trained:
+    """A run's state, with what the run's folder says of it.
+
+    Args:
+      folder: The run's, of either framework.
+      variables: The state's, as Flax has them.
+      last: Whether it is the last state, and not the best one.
+      step: That it was saved at.
+      ema: Whether the parameters are an average of the weights.
+
+    Raises:
+      ValueError: The run's classes are not known.
+    """
+    config, (classes, palette) = load_config(folder / "config.yaml"), run_classes(folder)
     return Trained(
-        variables=jax.device_get({name: part for name, part in variables.items() if part}),
+        variables=variables,
         model=config.model,
         num_logits=num_logits(classes),
         classes=classes,
@@ -82,8 +108,8 @@ def _from_run(folder: Path, last: bool, ema: bool) -> Trained:
         facts={
             "run": folder.resolve().name,  # No path of this machine.
             "state": "last" if last else f"best by {config.save.best}",
-            "step": int(state.step),
-            "ema": ema and state.ema is not None,
+            "step": step,
+            "ema": ema,
         },
     )
 

@@ -8,7 +8,7 @@ from parity.porting.foreign import network_as
 from parity.porting.state_file import averaged
 from unet_jax.config import load
 from unet_jax.pipeline import num_logits
-from unet_jax.trained import load_trained, run_classes
+from unet_jax.trained import assemble, load_trained, run_classes
 from unet_jax.weights import Trained
 from unet_torch_ref.checkpoint import Checkpoints
 
@@ -53,7 +53,7 @@ def load_run(folder: Path, say: Say = print, *, last: bool = False, ema: bool = 
     if not any((folder / "checkpoints").glob("*.pt")):
         return load_trained(folder, last=last, ema=ema)
     config = load(folder / "config.yaml")
-    save, (classes, palette) = config.save, run_classes(folder)
+    save, (classes, _) = config.save, run_classes(folder)
     checkpoints = Checkpoints(folder / "checkpoints", save.best, lowest=save.lowest, say=say)
     found = checkpoints.restore({}) if last else checkpoints.restore_best({})
     if found is None:
@@ -63,20 +63,4 @@ def load_run(folder: Path, say: Say = print, *, last: bool = False, ema: bool = 
     network = network_as("torch", config.model, num_logits(classes))
     tensors = averaged(state) if averages else state["model"]
     arrays = {name: value.numpy() for name, value in tensors.items()}
-    return Trained(
-        variables=network.to_flax(arrays),
-        model=config.model,
-        num_logits=num_logits(classes),
-        classes=classes,
-        palette=palette,
-        mean=config.data.mean,
-        std=config.data.std,
-        size=config.data.size,
-        facts={
-            "run": folder.resolve().name,  # No path of this machine.
-            "framework": "torch",
-            "state": "last" if last else f"best by {save.best}",
-            "step": state["step"],
-            "ema": averages,
-        },
-    )
+    return assemble(folder, network.to_flax(arrays), last=last, step=state["step"], ema=averages)

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import jax
 from safetensors import safe_open
 
 from parity.convert import ConversionError
@@ -164,8 +163,8 @@ def _palette(classes: int, mask_values: MaskValues | None) -> tuple[Colour, ...]
 
 
 def _summary(trained: Trained) -> str:
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(trained.variables["params"]))
-    return f"{described(trained.model, trained.num_logits)}, {parameters:,} parameters"
+    described_as = described(trained.model, trained.num_logits)
+    return f"{described_as}, {trained.parameters:,} parameters"
 
 
 def _flag(name: str, value: Any) -> str:

@@ -18,12 +18,15 @@ from unet_jax.cli import INTERRUPTED, fail, mistakes
 from unet_jax.config import DataConfig, load
 from unet_jax.datasets.files import quiet
 from unet_jax.datasets.memory import keep_freed_memory
+from unet_jax.evaluation.compared import SIZES, Compared, Evaluated
 from unet_jax.evaluation.evaluate_options import EvaluateOptions, data_settings
 from unet_jax.evaluation.evaluation import evaluate_network
-from unet_jax.evaluation.evaluation_report import SCORES, SIZES, Evaluated, Report, foreign, shown
+from unet_jax.evaluation.findings import shown
 from unet_jax.evaluation.measured import measure
+from unet_jax.evaluation.report import foreign, write_report
 from unet_jax.evaluation.samples import Samples, samples_of_run, samples_of_set, with_places
 from unet_jax.history import read_records
+from unet_jax.metrics import SCORES
 from unet_jax.prediction.predict_config import PredictConfig
 from unet_jax.prediction.predictor import Predictor
 from unet_jax.run import PACKAGES
@@ -71,9 +74,9 @@ def evaluate(options: EvaluateOptions, config: PredictConfig, in_torch: InTorch)
     try:
         with nullcontext() if options.debug else mistakes(), quiet():
             refuse_to_overwrite(out, force=options.force)
-            report = _evaluate(options, config, in_torch)
+            compared = _evaluate(options, config, in_torch)
             out.parent.mkdir(parents=True, exist_ok=True)
-            report.write(out)
+            write_report(compared, out)
     except KeyboardInterrupt:
         say("Stopped; nothing was written.")
         return INTERRUPTED
@@ -85,8 +88,8 @@ def evaluate(options: EvaluateOptions, config: PredictConfig, in_torch: InTorch)
         if options.debug or "RESOURCE_EXHAUSTED" not in str(error):
             raise
         fail("the device has too little memory: try a smaller --batch-size, or --tile")
-    console.print(_table(report))
-    if report.samples.changed:
+    console.print(_table(compared))
+    if compared.samples.changed:
         say("The data is not what the run was trained on, though its samples' names are.")
     say(f"Report: {options.out / 'report.html'}", style="bold green")
     return 0
@@ -107,7 +110,7 @@ def refuse_to_overwrite(out: Path, *, force: bool) -> None:
         raise ValueError(f"--out: {out} holds a report, which --force would write over")
 
 
-def _evaluate(options: EvaluateOptions, config: PredictConfig, in_torch: InTorch) -> Report:
+def _evaluate(options: EvaluateOptions, config: PredictConfig, in_torch: InTorch) -> Compared:
     keep_freed_memory()
     networks = list(_networks(options, in_torch))
     first = load_settings(options.run[0]) if options.run else data_settings(options)
@@ -131,7 +134,7 @@ def _evaluate(options: EvaluateOptions, config: PredictConfig, in_torch: InTorch
         for name, value in vars(config).items()
         if value != getattr(default, name)
     }
-    return Report(
+    return Compared(
         networks=evaluated,
         draws=options.bootstrap,
         seed=options.seed,
@@ -260,11 +263,11 @@ def recorded(network: Network) -> dict[str, float]:
     return {name: found[name] for name in SCORES if isinstance(found.get(name), float)}
 
 
-def _table(report: Report) -> Table:
+def _table(compared: Compared) -> Table:
     """The scores, for a terminal."""
     table = Table(box=box.SIMPLE_HEAD, title=None)
     table.add_column("")
-    columns = [(size, network) for size in SIZES for network in report.networks]
+    columns = [(size, network) for size in SIZES for network in compared.networks]
     columns = [(size, network) for size, network in columns if size in network.measured]
     for size, network in columns:
         table.add_column(f"{network.label}\n{size} size\n{network.size(size)}", justify="right")
