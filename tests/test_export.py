@@ -380,7 +380,7 @@ def test_the_card_of_a_run_says_where_it_comes_from(
     )
     folder = tmp_path / "my-run"
     make_run(folder, config)
-    facts = {"run": str(folder), "state": "best by dice", "step": 5, "ema": False}
+    facts = {"run": folder.name, "state": "best by dice", "step": 5, "ema": False}
     saved = make_trained(PLAIN, 1, facts=facts)
     monkeypatch.setattr(unet_jax.exporting.export, "load_trained", lambda *args, **_: saved)
     trained = find_trained(ExportOptions(run=folder))

@@ -402,6 +402,7 @@ def test_a_run_gives_its_best_averaged_weights(run: Path, how: dict[str, Any], v
     assert all((leaf == value).all() for leaf in leaves)
     assert (trained.classes, trained.palette) == (NAMES[:2], COLOURS[:2])
     assert (trained.size, trained.mean, trained.std) == (SIZE, (0.5,) * 3, (0.25,) * 3)
+    assert trained.facts["run"] == run.name  # No path of this machine.
     assert trained.facts["ema"] is how.get("ema", True)
     assert trained.facts["step"] == (2 if how.get("last") else 1)
 

@@ -2,9 +2,7 @@
 
 import shlex
 import sys
-from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -23,37 +21,21 @@ from unet_jax.evaluation.evaluate_options import EvaluateOptions, data_settings
 from unet_jax.evaluation.evaluation import evaluate_network
 from unet_jax.evaluation.findings import shown
 from unet_jax.evaluation.measured import measure
+from unet_jax.evaluation.networks import (
+    InTorch,
+    Network,
+    check_classes,
+    check_same,
+    find_networks,
+    recorded,
+)
 from unet_jax.evaluation.report import foreign, write_report
 from unet_jax.evaluation.samples import Samples, samples_of_run, samples_of_set, with_places
-from unet_jax.history import read_records
 from unet_jax.metrics import SCORES
 from unet_jax.prediction.predict_config import PredictConfig
 from unet_jax.prediction.predictor import Predictor
 from unet_jax.run import PACKAGES
-from unet_jax.trained import PICKLED, load_trained
 from unet_jax.versions import versions
-from unet_jax.weights import ASSUMED, Trained
-
-TorchPredictor = Callable[..., Predictor]
-InTorch = Callable[[], tuple[Callable[..., Trained], TorchPredictor]]
-"""Loads PyTorch; what reads its runs and checkpoints, and what predicts with them."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Network:
-    """One that is to be evaluated.
-
-    Attributes:
-      label: Short, and no other network's.
-      place: The run's folder, or the file.
-      trained: The network.
-      torch: Whether PyTorch computes.
-    """
-
-    label: str
-    place: Path
-    trained: Trained
-    torch: bool
 
 
 def evaluate(options: EvaluateOptions, config: PredictConfig, in_torch: InTorch) -> int:
@@ -112,15 +94,15 @@ def refuse_to_overwrite(out: Path, *, force: bool) -> None:
 
 def _evaluate(options: EvaluateOptions, config: PredictConfig, in_torch: InTorch) -> Compared:
     keep_freed_memory()
-    networks = list(_networks(options, in_torch))
+    networks = list(find_networks(options, in_torch))
     first = load_settings(options.run[0]) if options.run else data_settings(options)
     predictors = [_predictor(network, options, in_torch) for network in networks]
     found: list[Samples] = []
     for network, predictor in zip(networks, predictors, strict=True):
         predictor.check(config)
         found.append(_samples(network, first, options))
-        _check_classes(network, found[-1])
-        _check_same(network, found[-1], networks[0], found[0])
+        check_classes(network, found[-1])
+        check_same(network, found[-1], networks[0], found[0])
     # A network that was trained at the files' size is compared at theirs, too.
     native = any(samples.has_native for samples in found)
     evaluated = [
@@ -174,31 +156,6 @@ def _evaluate_one(
     )
 
 
-def _networks(options: EvaluateOptions, in_torch: InTorch) -> Iterator[Network]:
-    """Reads all networks, before anything is evaluated."""
-    found = []
-    for place in (*options.run, *options.weights):
-        place = place.expanduser()
-        torch = any((place / "checkpoints").glob("*.pt"))
-        if place in options.run and not place.is_dir():
-            raise ValueError(f"--run: {place} is not a folder; files are given with --weights")
-        if torch or (place.is_file() and place.suffix in PICKLED):
-            read = in_torch()[0]
-        else:
-            read = load_trained
-        trained = read(place, last=options.last, ema=options.ema)
-        each = {"auto": [torch], "jax": [False], "torch": [True], "both": [False, True]}
-        found += [(place, trained, computes) for computes in each[options.framework]]
-    names = {place: place.resolve().name if place.is_dir() else place.stem for place, *_ in found}
-    for n, (place, trained, torch) in enumerate(found):
-        label = names[place] if [*names.values()].count(names[place]) == 1 else str(place)
-        if len({computes for *_, computes in found}) > 1:
-            label += " (PyTorch)" if torch else " (JAX)"
-        before = sum(other == place and computes == torch for other, _, computes in found[:n])
-        label += f" {before + 1}" if before else ""
-        yield Network(label=label, place=place, trained=trained, torch=torch)
-
-
 def _predictor(network: Network, options: EvaluateOptions, in_torch: InTorch) -> Predictor:
     make = in_torch()[1] if network.torch else Predictor
     return make(network.trained, batch_size=options.batch_size)
@@ -225,42 +182,6 @@ def _samples(network: Network, first: DataConfig, options: EvaluateOptions) -> S
     if source is None:
         return samples_of_set(options.split, config)
     return samples_of_run(source, options.split, config)
-
-
-def _check_classes(network: Network, samples: Samples) -> None:
-    """Raises `ValueError` if the network's classes are not those of the data, in their order."""
-    own, theirs, dataset = network.trained.classes, samples.classes, samples.config.dataset
-    if len(own) != len(theirs):
-        raise ValueError(
-            f"{network.place}: its network has {len(own)} classes, and {dataset} has {len(theirs)}"
-        )
-    if "classes" in network.trained.facts.get(ASSUMED, ()):  # Then nobody knows their names.
-        return
-    for number, (name, right) in enumerate(zip(own, theirs, strict=True)):
-        if name != right:
-            raise ValueError(
-                f"{network.place}: its network's class {number} is {name}, and that of {dataset} "
-                f"is {right}; classes have to be the same, in the same order"
-            )
-
-
-def _check_same(network: Network, samples: Samples, first: Network, theirs: Samples) -> None:
-    """Raises `ValueError` if the network cannot be compared with the first on these samples."""
-    if sorted(theirs.names) != sorted(samples.names):
-        raise ValueError(
-            f"{network.place}: its {samples.part} samples are others than those of "
-            f"{first.place}; networks are compared on the same ones"
-        )
-
-
-def recorded(network: Network) -> dict[str, float]:
-    """The scores that a run has recorded for its state; empty if it has not, or it is none."""
-    step = network.trained.facts.get("step")
-    if not network.place.is_dir() or step is None:
-        return {}
-    records = read_records(network.place / "metrics.jsonl")
-    found = next((record for record in records if record.get("step") == step), {})
-    return {name: found[name] for name in SCORES if isinstance(found.get(name), float)}
 
 
 def _table(compared: Compared) -> Table:
