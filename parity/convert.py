@@ -7,6 +7,8 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from torch import nn
 
+from unet_jax.weights import mismatches
+
 Variables = dict[str, Any]
 StateDict = dict[str, np.ndarray]
 Path = tuple[str, ...]
@@ -174,15 +176,3 @@ def check(actual: Mapping[str, tuple], expected: Mapping[str, tuple]) -> None:
     problems = mismatches(actual, expected)
     if problems:
         raise ConversionError("\n".join(problems))
-
-
-def mismatches(actual: Mapping[str, tuple], expected: Mapping[str, tuple]) -> list[str]:
-    """A line for each entry, shape by name, that is missing, unexpected or of another shape."""
-    problems = [f"missing: {name} {expected[name]}" for name in expected if name not in actual]
-    problems += [f"unexpected: {name} {actual[name]}" for name in actual if name not in expected]
-    problems += [
-        f"shape: {name} is {actual[name]}, expected {expected[name]}"
-        for name in expected
-        if name in actual and actual[name] != expected[name]
-    ]
-    return problems

@@ -9,9 +9,10 @@ from torch import nn
 
 from parity.cases import CASES, Case
 from parity.compare import make_torch, scale_entry, torch_state
-from parity.convert import to_flax, to_torch
+from parity.convert import to_flax
 from parity.options import Options
 from parity.pictures import picture_batch, read_image
+from parity.twin import loaded_twin
 from unet_jax.batch import Batch
 from unet_jax.config import load
 from unet_jax.datasets import class_ids
@@ -68,7 +69,4 @@ def load_subject(path: Path) -> Subject:
     trained = load_weights(path)
     normalisation = trained.mean, trained.std
     case = Case(path.stem, trained.model, trained.num_logits, trained.size, 2, normalisation)
-    model = make_torch(case)
-    state = to_torch(trained.variables, model)
-    model.load_state_dict({name: torch.from_numpy(value) for name, value in state.items()})
-    return Subject(case, trained.palette, model)
+    return Subject(case, trained.palette, loaded_twin(trained, torch.float64))

@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import torch
 from torch import nn
 
-from parity.convert import Variables, to_flax
+from parity.convert import Variables, to_flax, to_torch
 from unet_jax.config import Config
 from unet_jax.recipe import Recipe, build_recipe
 from unet_jax.state import TrainState
+from unet_jax.weights import Trained
 from unet_torch_ref.checkpoint import Checkpoints
 from unet_torch_ref.learner import TorchLearner
 from unet_torch_ref.losses import Loss
@@ -30,6 +31,25 @@ def build_twin(config: Config, num_classes: int, *, remat: bool = False) -> nn.M
     torch.manual_seed(config.train.seed)
     arguments: dict[str, Any] = config.model.arguments() | {"remat": remat}
     return build_model(config.model.architecture, num_classes=num_classes, **arguments)
+
+
+def loaded_twin(trained: Trained, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """The twin of a trained network, with its weights and running statistics, set to evaluate.
+
+    Args:
+      trained: The network.
+      dtype: Of all that is floating; counters keep theirs.
+
+    Raises:
+      ConversionError: Its variables are not those of its architecture.
+    """
+    model = trained.model
+    twin = build_model(model.architecture, num_classes=trained.num_logits, **model.arguments()).to(
+        dtype
+    )
+    state = to_torch(trained.variables, twin)
+    twin.load_state_dict({name: torch.from_numpy(array) for name, array in state.items()})
+    return twin.eval()
 
 
 def make_learner(

@@ -14,7 +14,8 @@ def main() -> int:
 
     formats = {"stablehlo": STABLEHLO, "safetensors": SAFETENSORS}
     if {"pt2", "onnx"} & set(options.format):
-        from parity.export_torch import ONNX, PT2
+        from parity.exporting.onnx import ONNX
+        from parity.exporting.pt2 import PT2
 
         formats |= {"pt2": PT2, "onnx": ONNX}
     return export(options, {name: formats[name] for name in options.format})

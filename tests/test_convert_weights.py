@@ -28,12 +28,14 @@ from torch import Tensor, nn
 import parity.porting.agreement
 from parity.compare import relative_error
 from parity.porting.conversion import convert
+from parity.porting.finished_run import load_run
 from parity.porting.foreign import network_as, recognise
 from parity.porting.source import Given
 from parity.porting.state_file import read_state
 from parity.twin import make_learner
 from unet_jax.checkpoint import Checkpoints
 from unet_jax.config import Config, DataConfig, ModelConfig, SaveConfig, TrainConfig, dump
+from unet_jax.exporting.model_card import model_card
 from unet_jax.models import build_model
 from unet_jax.recipe import build_recipe
 from unet_jax.weights import Trained, load_weights, save_weights
@@ -803,6 +805,39 @@ def test_runs_are_converted_by_their_best_state(framework, norm, ema, tmp_path):
         again = load_weights(single)
         assert equal_arrays(*(flatten_dict(t.variables, sep="/") for t in (again, trained)))
         assert replace(again, variables={}, facts={}) == replace(trained, variables={}, facts={})
+
+
+@pytest.mark.parametrize("framework", ["jax", "torch"])
+@pytest.mark.parametrize(("last", "ema"), [(True, True), (True, False), (False, False)])
+def test_another_state_of_a_run_can_be_read(framework, last, ema, tmp_path):
+    """A state's kernel is its own step away from the others; its average is of the other sign."""
+    run = tmp_path / "run"
+    save_run(run, framework, tiny("none", 0.9))
+    found = load_run(run, last=last, ema=ema)
+    step = 3 if last else 2
+    assert (found.facts["step"], found.facts["ema"]) == (step, ema)
+    assert found.facts["state"] == ("last" if last else "best by dice")
+    kernels = [leaf for leaf in jax.tree.leaves(found.variables["params"]) if leaf.ndim == 4]
+    assert all((leaf < 0).all() if ema else (leaf > step - 1).all() for leaf in kernels)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("framework", ["jax", "torch"])
+def test_a_converted_run_has_a_whole_card(framework, tmp_path):
+    run, out = tmp_path / "my-run", tmp_path / "out.safetensors"
+    save_run(run, framework, tiny("group", 0.9))
+    record = {"epoch": 2, "step": 2, "dice": 0.9}
+    (run / "metrics.jsonl").write_text(json.dumps(record) + "\n")
+    (run / "split.json").write_text(json.dumps({"train": ["a", "b"], "validation": ["c"]}))
+    converted(run, out)
+    trained = load_weights(out)
+    assert trained.facts["run"] == "my-run"
+    assert str(tmp_path) not in str(trained.facts)
+    card = model_card(trained, [], trained.size, {})
+    assert "`shapes`: train 2 samples, validation 1 samples" in card
+    assert "(best by dice, after epoch 2, step 2, average of the weights)" in card
+    assert "| Dice | 0.9000 |" in card
+    assert "The preset `shapes`, but for:" in card
 
 
 def test_a_run_without_a_checkpoint_is_refused(tmp_path):

@@ -1,5 +1,6 @@
 """The evaluating command: what it finds, writes and refuses."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from drawing import NATIVE
 from evaluating import SIZE, make_config, moved, write_run
 from PIL import Image
 from predicting import write_trained
@@ -184,7 +186,54 @@ def test_runs_are_compared_with_their_converted_weights(run: Path, twin: Path, t
     assert networks[2]["recorded_by_the_run"] == {}
     text = (tmp_path / "out/report.md").read_text()
     assert "twin (PyTorch) − run (JAX)" in text
-    assert (tmp_path / "out/confusion_twin-PyTorch.png").is_file()
+    assert (tmp_path / "out/confusion_2_twin-PyTorch.png").is_file()
+
+
+def test_networks_of_long_names_have_pictures_of_their_own(run: Path, tmp_path: Path):
+    names = [f"{'long' * 20}_{n}" for n in range(2)]
+    for name in names:
+        shutil.copytree(run, tmp_path / name)
+    given = [part for name in names for part in ("--run", tmp_path / name)]
+    assert command(*given, "--out", tmp_path / "out") == 0
+    pictures = re.findall(r'<img src="([^"]+)"', (tmp_path / "out/report.html").read_text())
+    assert len({*pictures}) == len(pictures) == 2 + 1 + 2 * 6
+    assert len([*(tmp_path / "out/worst").iterdir()]) == 2 * 6
+    assert command(*given, "--out", tmp_path / "out", "--force") == 0  # All of it is a report's.
+
+
+def test_the_last_state_of_either_framework_can_be_evaluated(run: Path, twin: Path, tmp_path: Path):
+    assert command("--run", run, "--run", twin, "--last", "--out", tmp_path / "out") == 0
+    states = [network["facts"]["state"] for network in results(tmp_path / "out")["networks"]]
+    assert states == ["last", "last"]
+
+
+def test_of_a_file_no_other_state_can_be_asked_for(
+    run: Path, twin: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    save_weights(load_trained(run), tmp_path / "model.safetensors")
+    for path in (tmp_path / "model.safetensors", next((twin / "checkpoints").iterdir())):
+        for flag in ("--last", "--no-ema"):
+            args = ("--run", run, "--weights", path, flag, "--out", tmp_path / "out")
+            assert f"{path}: a file has one set of weights" in refused(capsys, *args)
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=["native-second", "native-first"])
+def test_a_network_trained_at_native_size_is_compared_with_a_smaller_one(
+    order: tuple[int, int], run: Path, place: Path, tmp_path: Path
+):
+    """What the larger one reaches at its size, which is the files', counts at native size, too."""
+    write_run(tmp_path / "large", make_config(place, size=NATIVE))
+    given = [("--run", run), ("--run", tmp_path / "large")]
+    assert command(*given[order[0]], *given[order[1]], "--out", tmp_path / "out") == 0
+    found = results(tmp_path / "out")
+    networks = {network["label"]: network["sizes"] for network in found["networks"]}
+    assert [*networks["run"]] == [*networks["large"]] == ["training", "native"]
+    for name in SCORES:
+        scores = [networks["large"][size]["scores"][name] for size in ("training", "native")]
+        assert scores[0] == scores[1]
+    assert command("--run", tmp_path / "large", "--out", tmp_path / "alone") == 0
+    (alone,) = results(tmp_path / "alone")["networks"]
+    assert [*alone["sizes"]] == ["training"]  # It would say the same twice.
 
 
 def test_the_best_threshold_is_one_that_can_be_used(run: Path, report: Path, tmp_path: Path):
@@ -271,9 +320,13 @@ def test_only_a_report_is_written_over_and_only_by_force(
     assert (out / "results.json").read_text() == "old"
     assert command("--run", run, "--out", out, "--force") == 0
     assert results(out)["networks"]
-    (out / "results.json").unlink()
-    assert command("--run", run, "--out", out, "--force") == 2
-    assert "holds something else than a report" in capsys.readouterr().err
+    for name in ("notes.txt", "worst/mine.jpg", "confusion_final.png"):
+        (out / name).write_text("mine")
+        assert command("--run", run, "--out", out, "--force") == 2
+        assert f"holds something else than a report ({name})" in capsys.readouterr().err
+        assert (out / name).read_text() == "mine"
+        (out / name).unlink()
+    assert command("--run", run, "--out", out, "--force") == 0
 
 
 def test_what_fails_leaves_what_was_there(
@@ -285,7 +338,7 @@ def test_what_fails_leaves_what_was_there(
     def full(*_: object) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("unet_jax.evaluation.evaluation_report.plot_reliability", full)
+    monkeypatch.setattr("unet_jax.evaluation.pictures.plot_reliability", full)
     assert command("--run", run, "--out", out, "--force") == 2
     assert (out / "results.json").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
@@ -316,6 +369,8 @@ def test_a_damaged_run_is_named(broken: Path, tmp_path: Path, capsys: pytest.Cap
     (broken / "split.json").write_text(split[:50])
     assert f"{broken}/split.json: missing or damaged" in refused(capsys, *args)
     (broken / "split.json").write_text(split)
+    (broken / "metrics.jsonl").write_text("{}\nnot JSON\n")
+    assert f"{broken}/metrics.jsonl: damaged" in refused(capsys, *args)
     shutil.rmtree(broken / "checkpoints")
     assert str(broken) in refused(capsys, *args)
     (broken / "config.yaml").unlink()
@@ -359,6 +414,20 @@ def test_networks_that_cannot_be_compared_are_refused(
     three = write_trained(tmp_path, 3)
     args = ("--run", run, "--weights", three, "--out", tmp_path / "out")
     assert "its network has 3 classes, and carvana has 2" in refused(capsys, *args)
+    other = dataclasses.replace(load_trained(run), classes=("car", "background"))
+    save_weights(other, tmp_path / "turned.safetensors")
+    args = ("--run", run, "--weights", tmp_path / "turned.safetensors", "--out", tmp_path / "out")
+    message = "its network's class 0 is car, and that of carvana is background; classes have to be"
+    assert message in refused(capsys, *args)
+
+
+def test_names_that_a_conversion_assumed_are_no_obstacle(run: Path, tmp_path: Path):
+    trained = load_trained(run)
+    facts = {**trained.facts, "assumed": ["classes"]}
+    renamed = dataclasses.replace(trained, classes=("background", "foreground"), facts=facts)
+    save_weights(renamed, tmp_path / "model.safetensors")
+    args = ("--run", run, "--weights", tmp_path / "model.safetensors", "--out", tmp_path / "out")
+    assert command(*args) == 0
 
 
 @pytest.mark.parametrize(

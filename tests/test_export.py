@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -20,7 +21,9 @@ import yaml
 from PIL import Image
 
 import unet_jax.exporting.export
-from parity.export_torch import ONNX, PT2, Classifier
+from parity.exporting.classifier import Classifier
+from parity.exporting.onnx import ONNX
+from parity.exporting.pt2 import PT2
 from unet_jax.config import Config, DataConfig, ModelConfig, dump
 from unet_jax.config import load as load_config
 from unet_jax.exporting.artefact import SAFETENSORS, Format, build_function
@@ -272,6 +275,25 @@ def test_a_file_that_fails_leaves_no_file(
             export(replace(options, debug=True), formats)
 
 
+def test_formats_of_an_earlier_export_go_with_it(
+    done: Done, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """They are another network's than the new card speaks of."""
+    monkeypatch.setattr(unet_jax.exporting.export, "refer", lambda *given: done.reference)
+    out = shutil.copytree(done.out, tmp_path / "out")
+    (out / "notes.txt").write_text("mine")
+    weights = done.out / "model.safetensors"
+    options = ExportOptions(weights=weights, out=out, force=True)
+    assert export(options, {"safetensors": SAFETENSORS}) == 0
+    kept = ["MODEL_CARD.md", "model.safetensors", "notes.txt"]
+    assert sorted(path.name for path in out.iterdir()) == kept
+    (out / "model.onnx").write_text("mine")  # The card does not know it.
+    with pytest.raises(SystemExit):
+        export(options, {"safetensors": SAFETENSORS})
+    assert "model.onnx would lie beside the card of another network" in capsys.readouterr().err
+    assert (out / "model.onnx").read_text() == "mine"
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -358,7 +380,7 @@ def test_the_card_of_a_run_says_where_it_comes_from(
     )
     folder = tmp_path / "my-run"
     make_run(folder, config)
-    facts = {"run": str(folder), "state": "best by dice", "step": 5, "ema": False}
+    facts = {"run": folder.name, "state": "best by dice", "step": 5, "ema": False}
     saved = make_trained(PLAIN, 1, facts=facts)
     monkeypatch.setattr(unet_jax.exporting.export, "load_trained", lambda *args, **_: saved)
     trained = find_trained(ExportOptions(run=folder))

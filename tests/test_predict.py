@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import re
 import signal
 import subprocess
@@ -10,14 +11,17 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import jax
 import numpy as np
 import psutil
 import pytest
 from PIL import Image
 from predicting import COLOURS, NAMES, make_predictor, photo, write_photos, write_trained
 
-import unet_jax.prediction.predict
+import unet_jax.prediction.picture
+import unet_jax.prediction.work
 from unet_jax.datasets.errors import DataError
 from unet_jax.prediction.ahead import ahead
 from unet_jax.prediction.inputs import find_inputs
@@ -25,6 +29,7 @@ from unet_jax.prediction.predict import predict
 from unet_jax.prediction.predict_options import parse_predict
 from unet_jax.prediction.predictor import Predictor
 from unet_jax.prediction.run_length import decode_runs
+from unet_jax.prediction.work import Work
 
 ROOT = Path(__file__).parents[1]
 
@@ -81,6 +86,7 @@ def test_every_kind_of_result(weights: dict[int, Path], tmp_path: Path):
         np.testing.assert_array_equal(pixels(Path(f"{out}_binary.png")), 255 * expected.mask)
         assert expected.probabilities is not None
         with np.load(f"{out}_probabilities.npz") as found:
+            assert found.files == ["probabilities", "classes"]
             assert found["classes"].tolist() == list(NAMES[:2])
             assert found["probabilities"].dtype == np.float32
             np.testing.assert_allclose(found["probabilities"], expected.probabilities, atol=1e-6)
@@ -110,19 +116,30 @@ def test_several_classes_have_a_probability_each(weights: dict[int, Path], tmp_p
 def test_a_submission_and_a_coco_file(weights: dict[int, Path], tmp_path: Path):
     coco = pytest.importorskip("pycocotools.coco")
     write_photos(tmp_path / "in", ["x/a.jpg", "y/a.jpg", "b.jpg"])
-    rle, json, out = tmp_path / "new/s.csv", tmp_path / "new/c.json", tmp_path / "out"
-    args = (tmp_path / "in", "--out", out, "--rle", rle, "--coco", json)
+    rle, made, out = tmp_path / "new/s.csv", tmp_path / "new/c.json", tmp_path / "out"
+    args = (tmp_path / "in", "--out", out, "--rle", rle, "--coco", made)
     assert command(weights[2], *args) == 0
     rows = list(csv.DictReader(io.StringIO(rle.read_text())))
     masks = [pixels(out / f"{name}_mask.png") for name in ("b", "x/a", "y/a")]
     assert [row["img"] for row in rows] == ["b.jpg", "a.jpg", "a.jpg"]
     for row, mask in zip(rows, masks, strict=True):
         np.testing.assert_array_equal(decode_runs(row["rle_mask"], mask.shape), mask)
-    opened = coco.COCO(json)
-    assert [i["file_name"] for i in opened.dataset["images"]] == ["b.jpg", "x/a.jpg", "y/a.jpg"]
+    opened = coco.COCO(made)
+    files = ["b.jpg", "x/a.jpg", "y/a.jpg"]
+    assert [i["file_name"] for i in opened.dataset["images"]] == files
     for number, mask in enumerate(masks, 1):
         (region,) = opened.loadAnns(opened.getAnnIds(imgIds=[number]))
         np.testing.assert_array_equal(opened.annToMask(region), mask)
+
+
+def test_files_that_keep_their_suffix_have_it_once_in_coco(
+    weights: dict[int, Path], tmp_path: Path
+):
+    pytest.importorskip("pycocotools")
+    write_photos(tmp_path / "in", ["1.jpg", "1.png", "2.png"])
+    assert command(weights[2], tmp_path / "in", "--coco", tmp_path / "c.json") == 0
+    images = json.loads((tmp_path / "c.json").read_text())["images"]
+    assert [image["file_name"] for image in images] == ["1.jpg", "1.png", "2.png"]
 
 
 def test_a_submission_alone_needs_no_folder(weights: dict[int, Path], tmp_path: Path):
@@ -148,19 +165,34 @@ def test_images_of_many_sizes_in_any_batches(
         np.testing.assert_array_equal(pixels(tmp_path / f"out/{seed}_mask.png"), expected)
 
 
-def test_batches_have_one_size_whatever_is_left_over(
-    weights: dict[int, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("photos", "flags", "batches"),
+    [
+        (5, (), [(2, 16, 24)] * 3),
+        (1, (), [(1, 16, 24)]),
+        (2, ("--batch-size", "8"), [(2, 16, 24)]),
+        (5, ("--size", "native"), [(2, 20, 30)] * 2 + [(1, 20, 30)]),
+    ],
+    ids=["last-is-filled", "one", "fewer-than-a-batch", "native"],
+)
+def test_batches_have_one_size_and_no_more_copies_than_that_takes(
+    photos: int,
+    flags: Sequence[str],
+    batches: list[tuple[int, ...]],
+    weights: dict[int, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ):
     shapes, run = [], Predictor.run
 
     def spy(self: Predictor, images: np.ndarray, flips: str) -> np.ndarray:
-        shapes.append(images.shape)
+        shapes.append(images.shape[:3])
         return run(self, images, flips)
 
-    monkeypatch.setattr(unet_jax.prediction.predict.Predictor, "run", spy)
-    write_photos(tmp_path, [f"{n}.png" for n in range(5)])
-    assert command(weights[2], f"{tmp_path}/*.png", "--out", tmp_path / "out") == 0
-    assert shapes == [(2, 16, 24, 3)] * 3
+    monkeypatch.setattr(Predictor, "run", spy)
+    write_photos(tmp_path, [f"{n}.png" for n in range(photos)])
+    assert command(weights[2], f"{tmp_path}/*.png", "--out", tmp_path / "out", *flags) == 0
+    assert shapes == batches
 
 
 # What goes wrong.
@@ -184,6 +216,95 @@ def test_broken_files_are_named_and_the_others_done(
     assert len(lines) == 2
     assert lines[0].startswith(f"  {tmp_path}/in/b.png: ")
     assert lines[1] == f"  {tmp_path}/in/d.jpg: not an image of any known kind"
+
+
+def test_every_file_that_fails_is_named(
+    weights: dict[int, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    write_photos(tmp_path / "in", ["whole.png"])
+    for n in range(30):
+        (tmp_path / f"in/{n:02}.png").write_bytes(b"no")
+    assert command(weights[2], tmp_path / "in", "--out", tmp_path / "out") == 1
+    first, *lines = capsys.readouterr().err.splitlines()
+    assert first == "error: 30 of 31 images could not be predicted:"
+    reason = "not an image of any known kind"
+    assert lines == [f"  {tmp_path}/in/{n:02}.png: {reason}" for n in range(30)]
+
+
+@pytest.mark.parametrize("how", [("--tile", "8x12"), ("--size", "native")], ids=["tiles", "whole"])
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (MemoryError("Unable to allocate 9 TiB"), "the machine has too little memory"),
+        (
+            jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes."),
+            "the device has too little memory",
+        ),
+    ],
+    ids=["numpy", "device"],
+)
+def test_an_image_too_large_for_the_memory_is_named_and_the_others_done(
+    how: Sequence[str],
+    error: Exception,
+    reason: str,
+    weights: dict[int, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    bands, run = Predictor.bands, Predictor.run
+
+    def check(height: int) -> None:
+        if height == 50:
+            raise error
+
+    def short_bands(self: Predictor, image: np.ndarray, *rest: Any) -> Any:
+        check(len(image))
+        return bands(self, image, *rest)
+
+    def short_run(self: Predictor, images: np.ndarray, flips: str = "none") -> np.ndarray:
+        check(images.shape[1])
+        return run(self, images, flips)
+
+    monkeypatch.setattr(Predictor, "bands", short_bands)
+    monkeypatch.setattr(Predictor, "run", short_run)
+    for name, size in (("a", (20, 30)), ("b", (50, 30)), ("c", (20, 30))):
+        Image.fromarray(photo(0, size)).save(tmp_path / f"{name}.png")
+    paths = [tmp_path / f"{name}.png" for name in "abc"]
+    assert command(weights[2], *paths, "--out", tmp_path / "out", *how) == 1
+    assert listed(tmp_path / "out") == ["a_mask.png", "c_mask.png"]
+    advice = "try a smaller --batch-size, or --tile"
+    assert capsys.readouterr().err.splitlines() == [
+        "error: 1 of 3 images could not be predicted:",
+        f"  {tmp_path}/b.png: {reason}: {advice}",
+    ]
+
+
+def test_another_error_of_the_device_is_no_images_fault(
+    weights: dict[int, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def fail(*_: object) -> None:
+        raise jax.errors.JaxRuntimeError("INTERNAL: no such kernel")
+
+    monkeypatch.setattr(Predictor, "run", fail)
+    write_photos(tmp_path, ["a.png"])
+    with pytest.raises(jax.errors.JaxRuntimeError, match="no such kernel"):
+        command(weights[2], tmp_path / "a.png", "--out", tmp_path / "out")
+
+
+def test_pictures_are_larger_than_pillow_allows_and_still_bounded(
+    weights: dict[int, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # Pillow refuses twice as many and more.
+    write_photos(tmp_path, ["a.png"])  # 600 pixels.
+    assert command(weights[2], tmp_path / "a.png", "--out", tmp_path / "out") == 0
+    assert Image.MAX_IMAGE_PIXELS == 100
+    monkeypatch.setattr(unet_jax.prediction.picture, "LARGEST", 598)
+    assert command(weights[2], tmp_path / "a.png", "--out", tmp_path / "out", "--force") == 1
+    assert "a.png: Image size (600 pixels) exceeds limit of 598 pixels" in capsys.readouterr().err
 
 
 def test_debug_shows_where(weights: dict[int, Path], tmp_path: Path):
@@ -260,14 +381,14 @@ def test_unusable_arguments_are_refused_in_a_line(
 def test_ctrl_c_stops_and_leaves_whole_files(
     weights: dict[int, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    batch = unet_jax.prediction.predict.Work.batch
+    batch = Work.batch
 
-    def interrupted(self: unet_jax.prediction.predict.Work, group: list) -> object:
+    def interrupted(self: Work, group: list, size: int) -> object:
         if group[0].input.name == "2":
             signal.raise_signal(signal.SIGINT)
-        return batch(self, group)
+        return batch(self, group, size)
 
-    monkeypatch.setattr(unet_jax.prediction.predict.Work, "batch", interrupted)
+    monkeypatch.setattr(Work, "batch", interrupted)
     write_photos(tmp_path / "in", [f"{n}.png" for n in range(6)])
     args = (tmp_path / "in", "--out", tmp_path / "out", "--rle", tmp_path / "s.csv")
     assert command(weights[2], *args) == 130
@@ -327,6 +448,22 @@ def test_the_suffix_tells_apart_what_the_stem_does_not(tree: Path):
     assert found == {"a.jpg": "a.jpg", "a.png": "a.png", "b": "b.PNG"}
 
 
+def test_no_two_results_have_one_name(tmp_path: Path):
+    """`1.jpg` keeps its suffix for the sake of `1.png`; then `1.jpg.png` has to, too."""
+    for name in ("1.jpg", "1.png", "1.jpg.png", "2.png"):
+        (tmp_path / name).touch()
+    found = {"1.jpg": "1.jpg", "1.png": "1.png", "1.jpg.png": "1.jpg.png", "2": "2.png"}
+    assert names([tmp_path]) == found
+
+
+def test_links_that_lead_back_are_followed_once(tree: Path):
+    (tree / "x/up").symlink_to(tree)
+    (tree / "y/z/across").symlink_to(tree / "x")
+    assert [*names([tree])] == ["a", "x/a", "x/b", "y/a", "y/z/c"]
+    assert [*names([tree / "**/*.*"])] == ["a", "x/a", "x/b", "y/a", "y/z/c"]
+    assert [*names([tree / "y"])] == ["a", "z/c", "z/across/a", "z/across/b", "z/across/up/a"]
+
+
 def test_results_are_no_inputs(tree: Path):
     assert [*names([tree], tree / "y")] == ["a", "x/a", "x/b"]
     assert [*names([tree / "**/*.*"], tree / "y")] == ["a", "x/a", "x/b"]
@@ -383,14 +520,14 @@ def test_memory_stays_flat_over_many_images(weights: dict[int, Path], tmp_path: 
     for n in range(300):
         image.save(tmp_path / f"{n:03}.jpg")
     process, seen = psutil.Process(), []
-    advance = unet_jax.prediction.predict.Progress.advance
+    advance = unet_jax.prediction.work.Progress.advance
 
     def spy(self: object, *args: object) -> None:
         seen.append(process.memory_info().rss)
         advance(self, *args)  # type: ignore[arg-type]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(unet_jax.prediction.predict.Progress, "advance", spy)
+        patch.setattr(unet_jax.prediction.work.Progress, "advance", spy)
         assert command(weights[2], tmp_path, "--out", tmp_path / "out") == 0
     assert len(seen) == 300
     assert max(seen[150:]) - max(seen[:150]) < 12e6

@@ -1,12 +1,14 @@
 """A trained network as a file: nothing is lost on the way, and what is no such file is refused."""
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import pytest
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
 import unet_jax.weights
@@ -83,6 +85,67 @@ def test_a_file_cut_short_is_refused(tmp_path: Path):
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(ValueError, match=r"model\.safetensors: not a safetensors file, or damaged"):
         load_weights(path)
+
+
+def write(path: Path, change: Any) -> Path:
+    """A file whose description `change` has been at."""
+    save_weights(make_trained(), path)
+    with safe_open(path, "numpy") as file:
+        described = json.loads(file.metadata()["unet_jax"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    change(described, tensors)
+    save_file(tensors, path, {"unet_jax": json.dumps(described)})
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d, t: d.pop("model"), "model: is missing"),
+        (lambda d, t: d.update(extra=1), "extra: there is no such field"),
+        (lambda d, t: d.update(classes=3), "classes: .*tuple.* got 3"),
+        (lambda d, t: d.update(size=[1, "x"]), "size: .*integer.* got 'x'"),
+        (lambda d, t: d.update(classes=["a", "b", "c"]), "classes: 3 do not go with 1 logits"),
+        (lambda d, t: d["model"].update(norm="layer"), "norm: .* got 'layer'"),
+        (lambda d, t: d["model"].update(depth=3), "depth: there is no such setting"),
+        (lambda d, t: d["model"].update(channels=[]), "channels: "),
+        (lambda d, t: d.clear(), "of version None"),
+    ],
+)
+def test_a_description_that_is_wrong_is_named_with_its_file(
+    change: Any, message: str, tmp_path: Path
+):
+    path = write(tmp_path / "model.safetensors", change)
+    with pytest.raises(ValueError, match=message) as caught:
+        load_weights(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_description_that_is_no_json_is_named_with_its_file(tmp_path: Path):
+    path = tmp_path / "model.safetensors"
+    for text in ("{", "[1]"):
+        save_file({"weight": np.zeros(3, np.float32)}, path, {"unet_jax": text})
+        with pytest.raises(ValueError, match=r"model\.safetensors: damaged; its description"):
+            load_weights(path)
+
+
+def test_tensors_of_another_network_are_all_named(tmp_path: Path):
+    def change(described: Any, tensors: Any) -> None:
+        tensors["params/encoder_0/conv_9/kernel"] = np.zeros((3, 3, 4, 4), np.float32)
+        del tensors["batch_stats/encoder_0/norm_1/mean"]
+        tensors["params/conv_out/bias"] = np.zeros(2, np.float32)
+
+    path = write(tmp_path / "model.safetensors", change)
+    with pytest.raises(ValueError, match="not those of its architecture") as caught:
+        load_weights(path)
+    first, *lines = str(caught.value).splitlines()
+    assert first.startswith(f"{path}: ")
+    assert lines == [
+        "  missing: batch_stats/encoder_0/norm_1/mean (4,)",
+        "  unexpected: params/encoder_0/conv_9/kernel (3, 3, 4, 4)",
+        "  shape: params/conv_out/bias is (2,), expected (1,)",
+    ]
 
 
 def test_a_file_of_a_later_version_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -106,6 +106,21 @@ def read_run(folder: Path) -> PastRun | None:
     )
 
 
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """What a run's `metrics.jsonl` says of each validation; nothing if it is not there.
+
+    Raises:
+      ValueError: A line is damaged; the message names the file.
+    """
+    if not path.is_file():
+        return []
+    try:
+        found = _records(path.read_text("utf-8", "replace"))
+        return TypeAdapter(list[dict[str, Any]]).validate_python(found)
+    except (json.JSONDecodeError, ValidationError):
+        raise ValueError(f"{path}: damaged; each line is JSON as runs write it") from None
+
+
 def _checked(path: Path, kind: Any, parse: Callable[[str], Any]) -> Any:
     try:
         return TypeAdapter(kind).validate_python(parse(path.read_text(encoding="utf-8")))

@@ -12,6 +12,15 @@ from jax import lax
 from unet_jax.batch import IGNORED
 from unet_jax.datasets.errors import DataError
 
+SCORES = {
+    "dice": "Dice",
+    "iou": "IoU",
+    "accuracy": "pixel accuracy",
+    "mean_class_accuracy": "mean class accuracy",
+    "boundary_f": "boundary F",
+}
+"""What the scores of a whole set are called."""
+
 
 def predict_classes(logits: jax.Array) -> jax.Array:
     """Class ids [B, H, W] of logits [B, H, W, K]; one logit means foreground above 0."""

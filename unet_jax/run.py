@@ -152,8 +152,8 @@ class Run:
         """Saves a training batch to be looked at: the names of its samples, and its file."""
         arrays = next(pipeline.train(epoch, batch))._asdict()
         path = self.workdir / f"not_finite_epoch_{epoch + 1}_batch_{batch + 1}.npz"
-        given = {name: np.asarray(x) for name, x in arrays.items() if x is not None}
-        np.savez(path, allow_pickle=False, **given)
+        given: dict[str, Any] = {n: np.asarray(x) for n, x in arrays.items() if x is not None}
+        np.savez(path, **given)
         return pipeline.samples(epoch, batch), path
 
     @property

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from unet_jax.recipe import build_recipe
 from unet_jax.step import TrainState
 from unet_jax.weights import Colour, Trained, load_weights
 
+PICKLED = (".pt", ".pth", ".ckpt", ".bin")
+"""Suffixes of PyTorch's files."""
 CONVERT = "scripts/convert_weights.py turns it into a file that can be"
 
 
@@ -37,11 +40,16 @@ def load_trained(place: str | Path, *, last: bool = False, ema: bool = True) -> 
         return _from_run(place, last, ema)
     if not place.exists():
         raise ValueError(f"{place}: there is no such run or file")
-    if place.suffix in (".pt", ".pth", ".ckpt", ".bin", ".npz", ".h5", ".msgpack", ".onnx"):
+    if place.suffix in PICKLED:
         raise ValueError(f"{place}: cannot be read as it is; {CONVERT}")
-    if last or not ema:
-        raise ValueError(f"{place}: a file has one set of weights; last and ema are for runs")
+    check_one_state(place, last, ema)
     return load_weights(place)
+
+
+def check_one_state(file: Path, last: bool, ema: bool) -> None:
+    """Raises `ValueError` if of this file, not a run, another state is asked for than it has."""
+    if last or not ema:
+        raise ValueError(f"{file}: a file has one set of weights; last and ema are for runs")
 
 
 def _from_run(folder: Path, last: bool, ema: bool) -> Trained:
@@ -50,7 +58,7 @@ def _from_run(folder: Path, last: bool, ema: bool) -> Trained:
     config = load_config(folder / "config.yaml")
     if any((folder / "checkpoints").glob("*.pt")):
         raise ValueError(f"{folder}: a run of PyTorch cannot be read as it is; {CONVERT}")
-    classes, palette = run_classes(folder)
+    classes, _ = run_classes(folder)
     # What is restored does not depend on how long the run is, nor on the loss' weights.
     recipe = build_recipe(
         config,
@@ -63,8 +71,33 @@ def _from_run(folder: Path, last: bool, ema: bool) -> Trained:
     state = _restore(folder, config, template, last)
     params = state.evaluated if ema else state.params
     variables = {"params": params, "batch_stats": state.batch_stats}
+    return assemble(
+        folder,
+        jax.device_get({name: part for name, part in variables.items() if part}),
+        last=last,
+        step=int(state.step),
+        ema=ema and state.ema is not None,
+    )
+
+
+def assemble(
+    folder: Path, variables: Mapping[str, Any], *, last: bool, step: int, ema: bool
+) -> Trained:
+    """A run's state, with what the run's folder says of it.
+
+    Args:
+      folder: The run's, of either framework.
+      variables: The state's, as Flax has them.
+      last: Whether it is the last state, and not the best one.
+      step: That it was saved at.
+      ema: Whether the parameters are an average of the weights.
+
+    Raises:
+      ValueError: The run's classes are not known.
+    """
+    config, (classes, palette) = load_config(folder / "config.yaml"), run_classes(folder)
     return Trained(
-        variables=jax.device_get({name: part for name, part in variables.items() if part}),
+        variables=variables,
         model=config.model,
         num_logits=num_logits(classes),
         classes=classes,
@@ -73,10 +106,10 @@ def _from_run(folder: Path, last: bool, ema: bool) -> Trained:
         std=config.data.std,
         size=config.data.size,
         facts={
-            "run": str(folder),
+            "run": folder.resolve().name,  # No path of this machine.
             "state": "last" if last else f"best by {config.save.best}",
-            "step": int(state.step),
-            "ema": ema and state.ema is not None,
+            "step": step,
+            "ema": ema,
         },
     )
 

@@ -11,16 +11,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
+from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from unet_jax.config import ModelConfig
+from unet_jax.config.settings import problems
 from unet_jax.draft import draft
+from unet_jax.models import build_model
 
 KEY = "unet_jax"
 VERSION = 1
+ASSUMED = "assumed"
+"""The fact that lists the fields of `Trained` that a converted file did not tell, nor its user."""
 
 Colour = tuple[int, int, int]
 Channels = tuple[float, float, float]
@@ -62,6 +68,11 @@ class Trained:
         if len(self.palette) != count:
             raise ValueError(f"palette: {len(self.palette)} colours for {count} classes")
 
+    @property
+    def parameters(self) -> int:
+        """How many there are: numbers that were trained."""
+        return sum(leaf.size for leaf in jax.tree.leaves(self.variables["params"]))
+
 
 def save_weights(trained: Trained, path: Path) -> None:
     """Writes the file, which is whole or not there.
@@ -85,29 +96,77 @@ def load_weights(path: Path) -> Trained:
     """Reads a file of `save_weights`.
 
     Raises:
-      ValueError: It is not one, or damaged, or of a later version; the message names it.
+      ValueError: It is not one, or damaged, or of a later version, or its tensors are not those of
+        its architecture; the message names it, and all that is wrong.
       OSError: It cannot be read.
     """
     try:
         with safe_open(path, "numpy") as file:
-            described = json.loads((file.metadata() or {})[KEY])
-            flat = {tuple(name.split("/")): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            text = (file.metadata() or {})[KEY]
+            flat = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(f"{path}: not a safetensors file, or damaged ({error})") from None
     except KeyError:
         raise ValueError(
             f"{path}: a safetensors file, but not of unet-jax; its weights can perhaps be converted"
         ) from None
-    version = described.pop("version")
-    if version != VERSION:
-        raise ValueError(f"{path}: of version {version}; this program reads version {VERSION}")
-    return Trained(
-        variables=unflatten_dict(flat),
-        model=ModelConfig(**described.pop("model")),
-        classes=tuple(described.pop("classes")),
-        palette=tuple(tuple(colour) for colour in described.pop("palette")),
-        mean=tuple(described.pop("mean")),
-        std=tuple(described.pop("std")),
-        size=tuple(described.pop("size")),
-        **described,
-    )
+    described = _described(path, text)
+    variables = unflatten_dict({tuple(name.split("/")): array for name, array in flat.items()})
+    try:
+        trained = Trained(variables=variables, **described)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    shapes = {name: array.shape for name, array in flat.items()}
+    wrong = mismatches(shapes, _shapes(trained.model, trained.num_logits))
+    if wrong:
+        lines = "\n".join(f"  {line}" for line in wrong)
+        raise ValueError(f"{path}: its tensors are not those of its architecture:\n{lines}")
+    return trained
+
+
+def mismatches(actual: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
+    """A line for each entry, shape by name, that is missing, unexpected or of another shape."""
+    problems = [f"missing: {name} {expected[name]}" for name in expected if name not in actual]
+    problems += [f"unexpected: {name} {actual[name]}" for name in actual if name not in expected]
+    problems += [
+        f"shape: {name} is {actual[name]}, expected {expected[name]}"
+        for name in expected
+        if name in actual and actual[name] != expected[name]
+    ]
+    return problems
+
+
+def _described(path: Path, text: str) -> dict[str, Any]:
+    """The fields of `Trained` that are no variables, each checked."""
+    try:
+        found = TypeAdapter(dict[str, Any]).validate_python(json.loads(text))
+    except ValueError:
+        raise ValueError(f"{path}: damaged; its description is no JSON of this program") from None
+    if found.get("version") != VERSION:
+        raise ValueError(
+            f"{path}: of version {found.get('version')}; this program reads version {VERSION}"
+        )
+    del found["version"]
+    kinds: dict[str, Any] = {
+        f.name: f.type for f in dataclasses.fields(Trained) if f.name != "variables"
+    }
+    wrong = [f"{name}: is missing" for name in kinds if name not in found]
+    wrong += [f"{name}: there is no such field" for name in found if name not in kinds]
+    checked = {}
+    for name in kinds.keys() & found.keys():
+        try:
+            checked[name] = TypeAdapter(kinds[name]).validate_python(found[name])
+        except ValidationError as error:
+            wrong += [f"{name}: {line.removeprefix('the file: ')}" for line in problems(error)]
+    if wrong:
+        raise ValueError(f"{path}: " + "; ".join(wrong))
+    return checked
+
+
+def _shapes(model: ModelConfig, num_logits: int) -> dict[str, tuple[int, ...]]:
+    """Of each of the network's variables, by its name in the file."""
+    network = build_model(model, num_logits)
+    image = np.zeros((1, model.unit, model.unit, 3), np.float32)
+    variables: Any = jax.eval_shape(lambda: network.init(jax.random.key(0), image))
+    leaves: dict[str, Any] = flatten_dict(dict(variables), sep="/")  # type: ignore[assignment]
+    return {name: leaf.shape for name, leaf in leaves.items()}

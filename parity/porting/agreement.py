@@ -10,10 +10,10 @@ from flax.traverse_util import flatten_dict
 
 from parity.compare import relative_error
 from parity.convert import ConversionError
-from parity.porting.foreign import network_as
+from parity.twin import loaded_twin
 from unet_jax.models import build_model
+from unet_jax.probabilities import float_variables
 from unet_jax.weights import Trained
-from unet_torch_ref.models import build_model as build_torch
 
 
 def disagreement(trained: Trained) -> tuple[float, tuple[int, int]]:
@@ -23,21 +23,16 @@ def disagreement(trained: Trained) -> tuple[float, tuple[int, int]]:
       ‖a - b‖ / ‖b‖, and the height and width of the image: both odd.
     """
     model, logits = trained.model, trained.num_logits
-    unit = 2 ** len(model.channels)
+    unit = model.unit
     size = (2 * unit + 5, 3 * unit + 5)
     image = np.random.default_rng(0).normal(size=(1, *size, 3))
-    wide = jax.tree.map(
-        lambda x: x.astype(np.float64) if np.issubdtype(x.dtype, np.floating) else x,
-        dict(trained.variables),
-    )
+    wide = float_variables(trained.variables, np.float64)
     with jax.enable_x64(True), jax.default_device(jax.local_devices(backend="cpu")[0]):
         ours = np.asarray(jax.jit(build_model(model, logits).apply)(wide, image))
 
-    twin = build_torch(model.architecture, num_classes=logits, **model.arguments()).double()
-    state = network_as("torch", model, logits).to_torch(wide)
-    twin.load_state_dict({name: torch.from_numpy(array) for name, array in state.items()})
+    twin = loaded_twin(trained, torch.float64)
     with torch.no_grad():
-        theirs = twin.eval()(torch.from_numpy(image).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        theirs = twin(torch.from_numpy(image).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
     return relative_error(ours, theirs.numpy()), size
 
 

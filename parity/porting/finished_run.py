@@ -8,7 +8,7 @@ from parity.porting.foreign import network_as
 from parity.porting.state_file import averaged
 from unet_jax.config import load
 from unet_jax.pipeline import num_logits
-from unet_jax.trained import load_trained, run_classes
+from unet_jax.trained import assemble, load_trained, run_classes
 from unet_jax.weights import Trained
 from unet_torch_ref.checkpoint import Checkpoints
 
@@ -38,42 +38,29 @@ def described_by(folder: Path) -> dict[str, Any]:
     return facts
 
 
-def load_run(folder: Path, say: Say = print) -> Trained:
+def load_run(folder: Path, say: Say = print, *, last: bool = False, ema: bool = True) -> Trained:
     """The run's best state.
 
     Args:
       folder: The run's.
       say: Told of each checkpoint of PyTorch that is damaged; those of JAX are named on stderr.
+      last: The last state instead of the best one.
+      ema: Of a run that has an average of its weights, whether that is taken.
 
     Raises:
       ValueError: It holds no whole checkpoint that was validated, or its classes are not known.
     """
     if not any((folder / "checkpoints").glob("*.pt")):
-        return load_trained(folder)
+        return load_trained(folder, last=last, ema=ema)
     config = load(folder / "config.yaml")
-    save, (classes, palette) = config.save, run_classes(folder)
-    found = Checkpoints(
-        folder / "checkpoints", save.best, lowest=save.lowest, say=say
-    ).restore_best({})
+    save, (classes, _) = config.save, run_classes(folder)
+    checkpoints = Checkpoints(folder / "checkpoints", save.best, lowest=save.lowest, say=say)
+    found = checkpoints.restore({}) if last else checkpoints.restore_best({})
     if found is None:
         raise ValueError(f"{folder}: no state has been validated yet")
     state, _ = found
+    averages = ema and bool(state.get("ema"))
     network = network_as("torch", config.model, num_logits(classes))
-    arrays = {name: value.numpy() for name, value in averaged(state).items()}
-    return Trained(
-        variables=network.to_flax(arrays),
-        model=config.model,
-        num_logits=num_logits(classes),
-        classes=classes,
-        palette=palette,
-        mean=config.data.mean,
-        std=config.data.std,
-        size=config.data.size,
-        facts={
-            "run": str(folder),
-            "framework": "torch",
-            "state": f"best by {save.best}",
-            "step": state["step"],
-            "ema": bool(state.get("ema")),
-        },
-    )
+    tensors = averaged(state) if averages else state["model"]
+    arrays = {name: value.numpy() for name, value in tensors.items()}
+    return assemble(folder, network.to_flax(arrays), last=last, step=state["step"], ema=averages)

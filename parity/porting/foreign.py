@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from parity.convert import ConversionError, StateDict, Variables, mismatches, to_flax, to_torch
+from parity.convert import ConversionError, StateDict, Variables, to_flax, to_torch
 from parity.porting.families import FAMILIES, Family, family_for, nearest
 from parity.porting.names import rename
 from parity.porting.state_file import listed
 from unet_jax.config import ModelConfig
+from unet_jax.weights import mismatches
 from unet_torch_ref.models import build_model
 
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import jax
 from safetensors import safe_open
 
 from parity.convert import ConversionError
@@ -14,7 +13,8 @@ from parity.porting.finished_run import described_by, is_run, load_run
 from parity.porting.foreign import described, network_as, recognise
 from parity.porting.state_file import MaskValues, SavedState, is_safetensors, read_state
 from unet_jax.datasets.encoding import voc_palette
-from unet_jax.weights import KEY, Channels, Colour, Trained, load_weights
+from unet_jax.exporting.provenance import with_provenance
+from unet_jax.weights import ASSUMED, KEY, Channels, Colour, Trained, load_weights
 
 Say = Callable[[str], object]
 
@@ -59,7 +59,7 @@ def read(source: Path, given: Given, say: Say = print) -> Trained:
     if source.is_dir():
         if not is_run(source):
             raise ValueError(f"{source}: a folder, but not a run's (no config.yaml)")
-        trained, what = load_run(source, say), "run"
+        trained, what = with_provenance(load_run(source, say), source), "run"
     elif not source.is_file():
         raise ValueError(f"{source}: there is no such file")
     elif _is_ours(source):
@@ -81,7 +81,15 @@ def read(source: Path, given: Given, say: Say = print) -> Trained:
     network = network_as("torch", trained.model, trained.num_logits)
     check_same(trained.variables, network.to_flax(network.to_torch(trained.variables)))
     say(f"{source}: {what}: {_summary(trained)}")
-    return replace(trained, **given.fields(*DESCRIPTION))
+    return _redescribed(trained, given)
+
+
+def _redescribed(trained: Trained, given: Given) -> Trained:
+    """As the user says; that is not assumed any more."""
+    said, facts = given.fields(*DESCRIPTION), dict(trained.facts)
+    if ASSUMED in facts:
+        facts[ASSUMED] = [name for name in facts[ASSUMED] if name not in said]
+    return replace(trained, facts=facts, **said)
 
 
 def _check_own(given: Given, own: Mapping[str, Any]) -> None:
@@ -105,6 +113,7 @@ def _recognised(saved: SavedState, source: Path, given: Given, say: Say) -> Trai
     network = recognise(saved.tensors, **given.fields(*ARCHITECTURE))
     family, classes = network.family, max(network.num_logits, 2)
     facts: dict[str, Any] = {"converted_from": {"file": source.name, "names": family.name}}
+    facts[ASSUMED] = [name for name in DESCRIPTION if not given.fields(name)]
     if saved.mask_values is not None:
         if len(saved.mask_values) != classes:
             raise ConversionError(
@@ -154,8 +163,8 @@ def _palette(classes: int, mask_values: MaskValues | None) -> tuple[Colour, ...]
 
 
 def _summary(trained: Trained) -> str:
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(trained.variables["params"]))
-    return f"{described(trained.model, trained.num_logits)}, {parameters:,} parameters"
+    described_as = described(trained.model, trained.num_logits)
+    return f"{described_as}, {trained.parameters:,} parameters"
 
 
 def _flag(name: str, value: Any) -> str:

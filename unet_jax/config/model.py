@@ -54,6 +54,11 @@ class ModelConfig:
                     )
         return self
 
+    @property
+    def unit(self) -> int:
+        """Pixels that each side of an image has at least: every stage halves it."""
+        return 2 ** len(self.channels)
+
     def arguments(self) -> dict[str, Any]:
         """Keyword arguments of the architecture's class, in either framework."""
         fields = dataclasses.asdict(self)

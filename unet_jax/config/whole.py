@@ -29,7 +29,7 @@ class Config:
 
     @model_validator(mode="after")
     def _check(self) -> "Config":
-        shortest = 2 ** len(self.model.channels)
+        shortest = self.model.unit
         if min(self.data.size) < shortest:
             raise ValueError(
                 f"size: {self.data.size} is too small; {len(self.model.channels)} stages need at "

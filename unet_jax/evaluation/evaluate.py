@@ -1,14 +1,10 @@
 """From a command line to a report on what networks reach."""
 
-import json
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
 from rich import box
@@ -20,39 +16,26 @@ from unet_jax.cli import INTERRUPTED, fail, mistakes
 from unet_jax.config import DataConfig, load
 from unet_jax.datasets.files import quiet
 from unet_jax.datasets.memory import keep_freed_memory
+from unet_jax.evaluation.compared import SIZES, Compared, Evaluated
 from unet_jax.evaluation.evaluate_options import EvaluateOptions, data_settings
 from unet_jax.evaluation.evaluation import evaluate_network
-from unet_jax.evaluation.evaluation_report import SCORES, SIZES, Evaluated, Report, shown
+from unet_jax.evaluation.findings import shown
 from unet_jax.evaluation.measured import measure
+from unet_jax.evaluation.networks import (
+    InTorch,
+    Network,
+    check_classes,
+    check_same,
+    find_networks,
+    recorded,
+)
+from unet_jax.evaluation.report import foreign, write_report
 from unet_jax.evaluation.samples import Samples, samples_of_run, samples_of_set, with_places
+from unet_jax.metrics import SCORES
 from unet_jax.prediction.predict_config import PredictConfig
 from unet_jax.prediction.predictor import Predictor
 from unet_jax.run import PACKAGES
-from unet_jax.trained import load_trained
 from unet_jax.versions import versions
-from unet_jax.weights import Trained
-
-TorchPredictor = Callable[..., Predictor]
-InTorch = Callable[[], tuple[Callable[[Path], Trained], TorchPredictor]]
-"""Loads PyTorch; what reads its runs and checkpoints, and what predicts with them."""
-FOREIGN = (".pt", ".pth", ".ckpt", ".bin")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Network:
-    """One that is to be evaluated.
-
-    Attributes:
-      label: Short, and no other network's.
-      place: The run's folder, or the file.
-      trained: The network.
-      torch: Whether PyTorch computes.
-    """
-
-    label: str
-    place: Path
-    trained: Trained
-    torch: bool
 
 
 def evaluate(options: EvaluateOptions, config: PredictConfig, in_torch: InTorch) -> int:
@@ -73,9 +56,9 @@ def evaluate(options: EvaluateOptions, config: PredictConfig, in_torch: InTorch)
     try:
         with nullcontext() if options.debug else mistakes(), quiet():
             refuse_to_overwrite(out, force=options.force)
-            report = _evaluate(options, config, in_torch)
+            compared = _evaluate(options, config, in_torch)
             out.parent.mkdir(parents=True, exist_ok=True)
-            report.write(out)
+            write_report(compared, out)
     except KeyboardInterrupt:
         say("Stopped; nothing was written.")
         return INTERRUPTED
@@ -87,8 +70,8 @@ def evaluate(options: EvaluateOptions, config: PredictConfig, in_torch: InTorch)
         if options.debug or "RESOURCE_EXHAUSTED" not in str(error):
             raise
         fail("the device has too little memory: try a smaller --batch-size, or --tile")
-    console.print(_table(report))
-    if report.samples.changed:
+    console.print(_table(compared))
+    if compared.samples.changed:
         say("The data is not what the run was trained on, though its samples' names are.")
     say(f"Report: {options.out / 'report.html'}", style="bold green")
     return 0
@@ -100,23 +83,32 @@ def refuse_to_overwrite(out: Path, *, force: bool) -> None:
         return
     if not out.is_dir():
         raise ValueError(f"--out: {out} is a file; a folder is needed")
-    if not (out / "results.json").is_file() or not (out / "report.md").is_file():
-        raise ValueError(f"--out: {out} holds something else than a report; choose another folder")
+    others = foreign(out)
+    if others:
+        raise ValueError(
+            f"--out: {out} holds something else than a report ({others[0]}); choose another folder"
+        )
     if not force:
         raise ValueError(f"--out: {out} holds a report, which --force would write over")
 
 
-def _evaluate(options: EvaluateOptions, config: PredictConfig, in_torch: InTorch) -> Report:
+def _evaluate(options: EvaluateOptions, config: PredictConfig, in_torch: InTorch) -> Compared:
     keep_freed_memory()
-    networks = list(_networks(options, in_torch))
+    networks = list(find_networks(options, in_torch))
     first = load_settings(options.run[0]) if options.run else data_settings(options)
     predictors = [_predictor(network, options, in_torch) for network in networks]
-    evaluated: list[Evaluated] = []
+    found: list[Samples] = []
     for network, predictor in zip(networks, predictors, strict=True):
         predictor.check(config)
-        samples = _samples(network, first, options)
-        _check_same(samples, network, evaluated)
-        evaluated.append(_evaluate_one(network, predictor, samples, options, config))
+        found.append(_samples(network, first, options))
+        check_classes(network, found[-1])
+        check_same(network, found[-1], networks[0], found[0])
+    # A network that was trained at the files' size is compared at theirs, too.
+    native = any(samples.has_native for samples in found)
+    evaluated = [
+        _evaluate_one(network, predictor, samples, options, config, native=native)
+        for network, predictor, samples in zip(networks, predictors, found, strict=True)
+    ]
     # Flags, not objects: the report says how to make it again.
     default = PredictConfig()
     settings = {
@@ -124,7 +116,7 @@ def _evaluate(options: EvaluateOptions, config: PredictConfig, in_torch: InTorch
         for name, value in vars(config).items()
         if value != getattr(default, name)
     }
-    return Report(
+    return Compared(
         networks=evaluated,
         draws=options.bootstrap,
         seed=options.seed,
@@ -140,11 +132,14 @@ def _evaluate_one(
     samples: Samples,
     options: EvaluateOptions,
     config: PredictConfig,
+    *,
+    native: bool,
 ) -> Evaluated:
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(network.label, total=len(samples.names))
-        evaluation = evaluate_network(predictor, samples, config, partial(progress.advance, task))
+        advance = partial(progress.advance, task)
+        evaluation = evaluate_network(predictor, samples, config, advance, native=native)
     as_trained = config.flips == "none" and config.threshold == 0.5 and options.ema
     return Evaluated(
         label=network.label,
@@ -159,31 +154,6 @@ def _evaluate_one(
         },
         recorded=recorded(network) if as_trained and samples.part == "val" else {},
     )
-
-
-def _networks(options: EvaluateOptions, in_torch: InTorch) -> Iterator[Network]:
-    """Reads all networks, before anything is evaluated."""
-    found = []
-    for place in (*options.run, *options.weights):
-        place = place.expanduser()
-        torch = any((place / "checkpoints").glob("*.pt"))
-        if place in options.run and not place.is_dir():
-            raise ValueError(f"--run: {place} is not a folder; files are given with --weights")
-        if torch or (place.is_file() and place.suffix in FOREIGN):
-            trained = in_torch()[0](place)
-        else:
-            run = {"last": options.last, "ema": options.ema} if place.is_dir() else {}
-            trained = load_trained(place, **run)
-        each = {"auto": [torch], "jax": [False], "torch": [True], "both": [False, True]}
-        found += [(place, trained, computes) for computes in each[options.framework]]
-    names = {place: place.resolve().name if place.is_dir() else place.stem for place, *_ in found}
-    for n, (place, trained, torch) in enumerate(found):
-        label = names[place] if [*names.values()].count(names[place]) == 1 else str(place)
-        if len({computes for *_, computes in found}) > 1:
-            label += " (PyTorch)" if torch else " (JAX)"
-        before = sum(other == place and computes == torch for other, _, computes in found[:n])
-        label += f" {before + 1}" if before else ""
-        yield Network(label=label, place=place, trained=trained, torch=torch)
 
 
 def _predictor(network: Network, options: EvaluateOptions, in_torch: InTorch) -> Predictor:
@@ -214,38 +184,11 @@ def _samples(network: Network, first: DataConfig, options: EvaluateOptions) -> S
     return samples_of_run(source, options.split, config)
 
 
-def _check_same(samples: Samples, network: Network, before: Sequence[Evaluated]) -> None:
-    """Raises `ValueError` if networks cannot be compared on these samples."""
-    count, theirs = len(network.trained.classes), len(samples.classes)
-    if count != theirs:
-        raise ValueError(
-            f"{network.place}: its network has {count} classes, and {samples.config.dataset} "
-            f"has {theirs}"
-        )
-    if before and sorted(before[0].samples.names) != sorted(samples.names):
-        raise ValueError(
-            f"{network.place}: its {samples.part} samples are others than those of "
-            f"{before[0].place}; networks are compared on the same ones"
-        )
-
-
-def recorded(network: Network) -> dict[str, float]:
-    """The scores that a run has recorded for its state; empty if it has not, or it is none."""
-    path, step = network.place / "metrics.jsonl", network.trained.facts.get("step")
-    if not path.is_file() or step is None:
-        return {}
-    lines = path.read_text("utf-8").splitlines(keepends=True)
-    # A process killed while writing leaves half a line.
-    records = [json.loads(line) for line in lines if line.endswith("\n")]
-    found: Mapping[str, Any] = next((r for r in records if r.get("step") == step), {})
-    return {name: found[name] for name in SCORES if isinstance(found.get(name), float)}
-
-
-def _table(report: Report) -> Table:
+def _table(compared: Compared) -> Table:
     """The scores, for a terminal."""
     table = Table(box=box.SIMPLE_HEAD, title=None)
     table.add_column("")
-    columns = [(size, network) for size in SIZES for network in report.networks]
+    columns = [(size, network) for size in SIZES for network in compared.networks]
     columns = [(size, network) for size, network in columns if size in network.measured]
     for size, network in columns:
         table.add_column(f"{network.label}\n{size} size\n{network.size(size)}", justify="right")

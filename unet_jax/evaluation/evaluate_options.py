@@ -47,10 +47,10 @@ class EvaluateOptions:
     both, side by side."""
 
     last: bool = False
-    """Of runs of JAX, the last state instead of the best one."""
+    """Of runs, the last state instead of the best one. Files have one state."""
 
     ema: bool = True
-    """Of runs of JAX with an average of their weights, that average. --no-ema: the weights."""
+    """Of runs with an average of their weights, that average. --no-ema: the weights."""
 
     batch_size: int = 8
     """Images, or tiles of one image, that the network is given at once."""

@@ -49,7 +49,7 @@ class Evaluation:
 
     Attributes:
       trained: At the training's size.
-      native: At each file's own size; None if that is the training's.
+      native: At each file's own size; None if that is the training's of all networks.
       worst: The worst samples, the worst first.
     """
 
@@ -101,7 +101,12 @@ class Done(NamedTuple):
 
 
 def evaluate_network(
-    predictor: Predictor, samples: Samples, config: PredictConfig, advance: Callable[[], object]
+    predictor: Predictor,
+    samples: Samples,
+    config: PredictConfig,
+    advance: Callable[[], object],
+    *,
+    native: bool,
 ) -> Evaluation:
     """Evaluates a network.
 
@@ -110,19 +115,20 @@ def evaluate_network(
       samples: What it is evaluated on.
       config: `size`, `tile` and `overlap` for the native size, `flips` and `threshold` for both.
       advance: Called when a sample is done.
+      native: Whether the files' own size counts, too; it is the training's where they are the same.
 
     Raises:
       DataError: A file cannot be read; or no pixel counts.
     """
-    work, classes = _Work(predictor, samples, config), len(samples.classes)
+    work, classes = _Work(predictor, samples, config, native), len(samples.classes)
     trained = Tally(len(samples.names), classes)
-    native = Tally(len(samples.names), classes) if samples.has_native else None
+    at_native = Tally(len(samples.names), classes) if native else None
     worst: list[tuple[float, int, Worst]] = []  # A heap, the best of them on top.
     for opened, counted, again in work.results():
         number = opened.number
         score, shown = trained.add(number, counted), counted
-        if native is not None and again is not None:
-            score, shown = native.add(number, again), again
+        if at_native is not None and again is not None:
+            score, shown = at_native.add(number, again), again
         if not math.isnan(score) and (len(worst) < WORST or score < -worst[0][0]):
             kept = _small(score, samples.names[number], opened, shown.mask)
             heapq.heappush(worst, (-score, number, kept))
@@ -132,7 +138,7 @@ def evaluate_network(
     if not trained.confusion.any():
         raise DataError("there is nothing to score: every pixel is ignored")
     ordered = sorted(worst, key=lambda entry: (-entry[0], entry[1]))
-    return Evaluation(trained=trained, native=native, worst=[kept for *_, kept in ordered])
+    return Evaluation(trained=trained, native=at_native, worst=[kept for *_, kept in ordered])
 
 
 def _small(score: float, name: str, opened: Opened, predicted: np.ndarray) -> Worst:
@@ -155,8 +161,11 @@ def _small(score: float, name: str, opened: Opened, predicted: np.ndarray) -> Wo
 class _Work:
     """What is done with each sample."""
 
-    def __init__(self, predictor: Predictor, samples: Samples, config: PredictConfig) -> None:
+    def __init__(
+        self, predictor: Predictor, samples: Samples, config: PredictConfig, native: bool
+    ) -> None:
         self.predictor, self.samples, self.config = predictor, samples, config
+        self.native = native
         self.classes = len(samples.classes)
         # Then the network has seen, at the training's size, what it would see of the file.
         self.seen_once = config.tile is None and config.size is None and not samples.scaled
@@ -173,7 +182,7 @@ class _Work:
     def weight(self, index: int) -> int:
         """Bytes that a sample takes, roughly."""
         sizes: list[Size] = [self.samples.config.size]
-        if self.samples.has_native:
+        if self.native:
             sizes.append(self.samples.native[index])
         return sum((16 + 8 * self.classes) * height * width for height, width in sizes)
 
@@ -196,7 +205,7 @@ class _Work:
         images += [images[0]] * (self.predictor.batch_size - len(group))
         found = self.predictor.run(np.stack(images), self.config.flips)
         for one, probabilities in zip(group, found, strict=False):
-            again = self.samples.has_native and not self.seen_once
+            again = self.native and not self.seen_once
             yield Seen(one, probabilities, self.see_native(one.number) if again else None)
 
     def see_native(self, index: int) -> Counted:
@@ -208,7 +217,7 @@ class _Work:
     def finish(self, seen: Seen) -> Done:
         opened, found, native = seen
         trained = self.count([found], opened.mask)
-        if native is None and self.samples.has_native:
+        if native is None and self.native:
             size = found.shape[0], found.shape[1]
             bands = resize_bands([found], size, self.samples.native[opened.number])
             native = self.count(bands, self.samples.native_mask(opened.number))

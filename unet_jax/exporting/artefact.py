@@ -1,15 +1,15 @@
 """What an exported network computes, the same in every format: uint8 images to probabilities."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from unet_jax.augment import normalise
 from unet_jax.models import build_model
+from unet_jax.probabilities import float_variables, probabilities
 from unet_jax.weights import Trained, load_weights, save_weights
 
 Size = tuple[int, int]
@@ -28,8 +28,8 @@ class Format(NamedTuple):
       times: How many times as far from the truth as Flax the file may be, both in float32.
       reason: Why.
       usage: Python code from `image.jpg` to `probabilities` and `mask`: {file} stands for the
-        name of the file, {images} for the lines that make `images`, uint8 [1, H, W, 3], with
-        NumPy as np and Pillow's Image.
+        name of the file, {images} for the lines that import NumPy and Pillow, and make `images`,
+        uint8 [1, H, W, 3].
       packages: Whose versions matter to it, beside those of `unet_jax`.
     """
 
@@ -54,21 +54,15 @@ def build_function(trained: Trained, dtype: Any = np.float32) -> Callable[[Any],
       Images, uint8 [B, H, W, 3], RGB, as decoded -> probabilities of each class [B, H, W, C]; of
       two classes, too, whether the network has one logit for them or two.
     """
-    network = build_model(trained.model, trained.num_logits)
-    variables = jax.tree.map(
-        lambda leaf: leaf.astype(dtype) if np.issubdtype(leaf.dtype, np.floating) else leaf,
-        jax.tree.map(np.asarray, dict(trained.variables)),
+    function = partial(
+        probabilities,
+        float_variables(trained.variables, dtype),
+        model=build_model(trained.model, trained.num_logits),
+        mean_std=(trained.mean, trained.std),
+        dtype=dtype,
+        each_class=True,
     )
-
-    def probabilities(images: Any) -> jax.Array:
-        logits = network.apply(variables, normalise(images, (trained.mean, trained.std), dtype))
-        assert isinstance(logits, jax.Array)
-        if trained.num_logits == 1:
-            # Of both signs: 1 - p would lose the digits of a small one.
-            return jax.nn.sigmoid(jnp.concatenate([-logits, logits], axis=-1))
-        return jax.nn.softmax(logits)
-
-    return jax.jit(probabilities)
+    return jax.jit(function)
 
 
 def _load(path: Path) -> Run:

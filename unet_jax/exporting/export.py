@@ -1,19 +1,18 @@
 """From a command line to verified files and their card: all of them, or none."""
 
 import contextlib
-import dataclasses
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, get_args
 
 from unet_jax.cli import INTERRUPTED, mistakes
 from unet_jax.draft import draft
 from unet_jax.exporting.artefact import Format, Size
-from unet_jax.exporting.export_options import ExportOptions
+from unet_jax.exporting.export_options import ExportOptions, FormatName
 from unet_jax.exporting.model_card import CARD, Exported, model_card
-from unet_jax.exporting.provenance import provenance
+from unet_jax.exporting.provenance import with_provenance
 from unet_jax.exporting.verification import Different, Reference, compare, refer
 from unet_jax.trained import load_trained
 from unet_jax.versions import versions
@@ -46,6 +45,7 @@ def export(options: ExportOptions, formats: Mapping[str, Format]) -> int:
             out = options.out.expanduser()
             names = {name: f"model{format.suffix}" for name, format in formats.items()}
             _refuse_to_overwrite(out, [*names.values(), CARD], options.force)
+            stale = _of_another_export(out, names.values())
             with _folder(out), ExitStack() as drafts:
                 reference = _refer(trained, size, options)
                 files = []
@@ -56,6 +56,8 @@ def export(options: ExportOptions, formats: Mapping[str, Format]) -> int:
                     files.append(file)
                 card = drafts.enter_context(draft(out / CARD))
                 card.write_text(_card(trained, files, size, options), "utf-8")
+            for path in stale:
+                path.unlink()
     except ExportError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -79,17 +81,11 @@ def find_trained(options: ExportOptions) -> Trained:
     if options.weights is not None and place.expanduser().is_dir():
         raise ValueError(f"--weights: {place} is a folder; --run takes one")
     trained = load_trained(place, last=options.last, ema=options.ema)
-    if options.run is None:
-        return trained
-    folder = place.expanduser()
-    facts = dict(trained.facts)
-    facts["run"] = folder.resolve().name  # No path of this machine.
-    facts |= provenance(folder, facts["step"])
-    return dataclasses.replace(trained, facts=facts)
+    return trained if options.run is None else with_provenance(trained, place.expanduser())
 
 
 def _check_size(trained: Trained, size: Size) -> None:
-    least = 2 ** len(trained.model.channels)
+    least = trained.model.unit
     if min(size) < least:
         raise ValueError(f"--size: {size[0]}×{size[1]} is too small; at least {least}×{least}")
 
@@ -102,6 +98,25 @@ def _refuse_to_overwrite(out: Path, names: Sequence[str], force: bool) -> None:
             raise ValueError(f"--out: {path} is a folder; a file would be written there")
         if path.exists() and not force:
             raise ValueError(f"--out: {path} would be written over; --force does that")
+
+
+def _of_another_export(out: Path, names: Collection[str]) -> list[Path]:
+    """The files of an earlier export, of formats that are not exported now: they would lie beside
+    the card of another network.
+
+    Raises:
+      ValueError: There are such files, but no card that says that we have written them.
+    """
+    others = [out / f"model.{name}" for name in get_args(FormatName)]
+    others = [path for path in others if path.name not in names and path.exists()]
+    card = out / CARD
+    listed = card.read_text("utf-8", "replace").splitlines() if card.is_file() else []
+    for path in others:
+        if not any(line.endswith(f"  {path.name}") for line in listed):
+            raise ValueError(
+                f"--out: {path} would lie beside the card of another network; choose another folder"
+            )
+    return others
 
 
 @contextlib.contextmanager

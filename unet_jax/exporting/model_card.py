@@ -5,24 +5,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import yaml
 
 from unet_jax.exporting.artefact import Format, Size
-from unet_jax.exporting.licences import LICENCES, UNKNOWN
+from unet_jax.exporting.origin import data, licence, recipe, results
+from unet_jax.exporting.table import table
 from unet_jax.exporting.verification import Difference
 from unet_jax.weights import Trained
 
 CARD = "MODEL_CARD.md"
-SCORES = {
-    "dice": "Dice",
-    "iou": "IoU",
-    "accuracy": "pixel accuracy",
-    "mean_class_accuracy": "mean class accuracy",
-    "boundary_f": "boundary F",
-    "val_loss": "loss",
-}
 IMAGES = """\
+import numpy as np
+from PIL import Image
+
 image = Image.open("image.jpg").convert("RGB")
 image = image.resize(({width}, {height}), Image.Resampling.BILINEAR)
 images = np.array(image)[None]  # uint8 [1, {height}, {width}, 3]
@@ -63,10 +58,10 @@ def model_card(
         _signature(trained, size),
         _usage(files, size),
         "## Files\n\n" + _files(files),
-        "## Data\n\n" + _data(trained),
-        "## Recipe\n\n" + _recipe(facts),
-        "## Results\n\n" + _results(facts),
-        "## Licence\n\n" + _licence(facts),
+        "## Data\n\n" + data(trained),
+        "## Recipe\n\n" + recipe(facts),
+        "## Results\n\n" + results(facts),
+        "## Licence\n\n" + licence(facts),
         "## Use and limits\n\n" + _limits(trained, files),
         "## Versions\n\n" + _versions(facts, versions),
     )
@@ -86,7 +81,6 @@ def _header(files: Sequence[Exported]) -> str:
 
 def _introduction(trained: Trained) -> str:
     model, facts = trained.model, trained.facts
-    weights = sum(leaf.size for leaf in jax.tree.leaves(trained.variables["params"]))
     data = f" on {facts['dataset']}" if "dataset" in facts else ""
     norm = f"group norm ({model.groups} groups)" if model.norm == "group" else f"{model.norm} norm"
     few = len(trained.classes) <= 12
@@ -94,9 +88,9 @@ def _introduction(trained: Trained) -> str:
     lines = [
         f"# {model.architecture.capitalize()} U-Net, {len(trained.classes)} classes{data}",
         f"Finds the class of every pixel{named}. A {model.architecture} "
-        f"U-Net of {weights:,} parameters with stages of {_numbers(model.channels)} channels, "
-        f"{norm.replace('none norm', 'no norm')}, {model.upsample} upsampling, trained at "
-        f"{trained.size[0]}×{trained.size[1]} pixels with unet-jax.",
+        f"U-Net of {trained.parameters:,} parameters with stages of {_numbers(model.channels)} "
+        f"channels, {norm.replace('none norm', 'no norm')}, {model.upsample} upsampling, "
+        f"trained at {trained.size[0]}×{trained.size[1]} pixels with unet-jax.",
     ]
     return "\n\n".join(lines)
 
@@ -114,13 +108,13 @@ def _signature(trained: Trained, size: Size) -> str:
     return f"""\
 ## What goes in and out
 
-{_table(("", "StableHLO", "PyTorch, ONNX"), shapes)}
+{table(("", "StableHLO", "PyTorch, ONNX"), shapes)}
 
 B is any number of images. They are normalised inside: give pixels as they are. Height and width \
 are fixed: resize images with antialiasing, as Pillow does, which is how the network has seen them \
 in training. The safetensors file is for unet-jax, which resizes by itself.
 
-{_table(("id", "class", "colour (RGB)"), _classes(trained))}"""
+{table(("id", "class", "colour (RGB)"), _classes(trained))}"""
 
 
 def _classes(trained: Trained) -> Iterable[Sequence[Any]]:
@@ -159,80 +153,11 @@ def _files(files: Sequence[Exported]) -> str:
     )
     sums = "\n".join(f"{_sha256(file.path)}  {file.name}" for file in files)
     return (
-        f"{_table(headings, rows)}\n\nEach file was read back and run on the CPU, on a rendered "
+        f"{table(headings, rows)}\n\nEach file was read back and run on the CPU, on a rendered "
         "scene and on noise, in batches of one and of two. Relative error: of the probabilities, "
         "‖file − exact‖ / ‖exact‖, the exact ones being Flax's in float64; beside it, how many "
         "times that is the error of Flax in float32. Largest difference: of one probability, "
         "from Flax's in float32. SHA-256:\n\n```\n" + sums + "\n```"
-    )
-
-
-def _data(trained: Trained) -> str:
-    facts = trained.facts
-    if "dataset" not in facts:
-        return UNKNOWN
-    split = dict(facts.get("split", {}))
-    content = split.pop("content", None)
-    parts = ", ".join(f"{part} {count:,} samples" for part, count in split.items())
-    digest = f"; digest of the prepared samples: `{content}`" if content else ""
-    return f"`{facts['dataset']}`: {parts or 'its split is not known'}{digest}."
-
-
-def _recipe(facts: Mapping[str, Any]) -> str:
-    if "config" not in facts:
-        return "Not known."
-    changed = "\n".join(f"- {line.replace('->', '→')}" for line in facts["differ"])
-    text = yaml.safe_dump(facts["config"], sort_keys=False, default_flow_style=None)
-    changes = f", but for:\n\n{changed}" if changed else "."
-    return f"""\
-The preset `{facts["preset"]}`{changes}
-
-<details><summary>All settings; as a YAML file, <code>train_jax.py --preset FILE</code> takes \
-them</summary>
-
-```yaml
-{text}```
-
-</details>"""
-
-
-def _results(facts: Mapping[str, Any]) -> str:
-    results, training = facts.get("results"), facts.get("training", {})
-    averaged = facts.get("config", {}).get("train", {}).get("ema_decay", 0) > 0
-    if averaged and not facts.get("ema"):
-        return "Not known: the average of the weights was validated, not these weights themselves."
-    if not results:
-        return "Not known: this state was not validated, or the file does not say."
-    state = f"{facts.get('state', '')}, after epoch {results['epoch']}, step {results['step']:,}"
-    lines = [
-        f"On the validation samples, of the state exported here ({state.strip(', ')}"
-        + (", average of the weights" if facts.get("ema") else "")
-        + "):"
-    ]
-    scores = [(label, _score(results.get(name))) for name, label in SCORES.items()]
-    lines.append(_table(("score", "value"), scores))
-    dice, iou = results.get("dice_per_class", {}), results.get("iou_per_class", {})
-    per_class = [(name, _score(dice[name]), _score(iou.get(name))) for name in dice]
-    if per_class:
-        lines.append(_table(("class", "Dice", "IoU"), per_class))
-    if "wall_seconds" in training:
-        lines.append(
-            f"Trained in {training['wall_seconds']:,.0f} s, {training['epochs']} epochs, on "
-            f"{training.get('device', 'an unknown device')}."
-        )
-    lines.append(
-        "The best state was chosen by these samples, so on others expect a little less."
-        if str(facts.get("state", "")).startswith("best")
-        else "The last state, not chosen by these samples."
-    )
-    return "\n\n".join(lines)
-
-
-def _licence(facts: Mapping[str, Any]) -> str:
-    return (
-        "The licence of these weights is for their author to choose, and to state in the header "
-        "of this page (`license: other` until then). unet-jax itself is under Apache-2.0. The "
-        f"data:\n\n{LICENCES.get(facts.get('dataset', ''), UNKNOWN)}"
     )
 
 
@@ -257,20 +182,11 @@ def _versions(facts: Mapping[str, Any], versions: Mapping[str, str]) -> str:
     trained = facts.get("training", {}).get("versions", {})
     names = dict.fromkeys([*versions, *trained])
     rows = [(name, versions.get(name, "–"), trained.get(name, "–")) for name in names]
-    return _table(("package", "exported with", "trained with"), rows)
-
-
-def _table(headings: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    lines = [headings, ["---"] * len(headings), *rows]
-    return "\n".join(f"| {' | '.join(str(c).replace('|', '/') for c in line)} |" for line in lines)
+    return table(("package", "exported with", "trained with"), rows)
 
 
 def _numbers(values: Iterable[Any]) -> str:
     return ", ".join(map(str, values))
-
-
-def _score(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4f}"
 
 
 def _sha256(path: Path) -> str:

@@ -1,5 +1,6 @@
 """Where a trained network comes from: what a run's folder says of it, for those who get it."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,22 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from unet_jax.config import PLACES, Config, differences, dump, load, presets
+from unet_jax.history import read_records
+from unet_jax.weights import Trained
+
+
+def with_provenance(trained: Trained, folder: Path) -> Trained:
+    """The network of a run, with all that is known of where it comes from.
+
+    Args:
+      trained: Read from the run; its `facts` have the step.
+      folder: The run's.
+
+    Raises:
+      ValueError: A file is damaged; the message names it.
+    """
+    facts = {**trained.facts, **provenance(folder, trained.facts["step"])}
+    return dataclasses.replace(trained, facts=facts)
 
 
 def provenance(folder: Path, step: int) -> dict[str, Any]:
@@ -27,7 +44,7 @@ def provenance(folder: Path, step: int) -> dict[str, Any]:
       ValueError: A file is damaged; the message names it.
     """
     config = load(folder / "config.yaml")
-    records = _lines(folder / "metrics.jsonl")
+    records = read_records(folder / "metrics.jsonl")
     split = _json(folder / "split.json")
     summary = _json(folder / "summary.json")
     preset = config.data.dataset if config.data.dataset in presets() else "shapes"
@@ -49,19 +66,10 @@ def _settings(config: Config) -> dict[str, Any]:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    return _checked(path, path.read_text("utf-8", "replace")) if path.is_file() else {}
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
-        return []
-    lines = path.read_text("utf-8", "replace").splitlines(keepends=True)
-    # A process killed while writing leaves half a line.
-    return [_checked(path, line) for line in lines if line.endswith("\n")]
-
-
-def _checked(path: Path, text: str) -> dict[str, Any]:
+        return {}
     try:
-        return TypeAdapter(dict[str, Any]).validate_python(json.loads(text))
+        found = json.loads(path.read_text("utf-8", "replace"))
+        return TypeAdapter(dict[str, Any]).validate_python(found)
     except (json.JSONDecodeError, ValidationError):
         raise ValueError(f"{path}: damaged; it is JSON as runs write it") from None

@@ -35,10 +35,7 @@ STABLEHLO = Format(
     usage="""\
 from pathlib import Path
 
-import numpy as np
 from jax import export
-from PIL import Image
-
 {images}
 network = export.deserialize(bytearray(Path("{file}").read_bytes()))
 probabilities = network.call(images)  # [1, H, W, classes]

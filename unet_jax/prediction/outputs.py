@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from unet_jax.draft import draft
-from unet_jax.prediction.predictor import Prediction
+from unet_jax.prediction.prediction import Prediction
 from unet_jax.visualize import result_panel
 
 Write = Callable[[Prediction, IO[bytes]], object]
@@ -80,7 +80,6 @@ def _npz(prediction: Prediction, file: IO[bytes]) -> None:
     assert prediction.probabilities is not None
     np.savez(
         file,
-        allow_pickle=False,
         probabilities=prediction.probabilities,
         classes=np.array(prediction.classes),
     )

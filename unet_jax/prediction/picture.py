@@ -1,6 +1,7 @@
 """An image that is to be predicted: a file, what Pillow has opened, or an array."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,8 @@ from PIL import Image, ImageOps
 from unet_jax.datasets.files import in_rgb, of_eight_bits, read_image, resized, upright_size
 
 Size = tuple[int, int]
+LARGEST = 1_000_000_000
+"""Pixels of a picture that is predicted; decoded, three bytes each."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,19 @@ def open_picture(image: str | Path | Image.Image | np.ndarray, white: int = 6553
         upright = Image.fromarray(_rgb(np.asarray(image), white))
     native = upright.height, upright.width
     return Picture("", native, partial(_read, upright))
+
+
+@contextmanager
+def large_pictures() -> Iterator[None]:
+    """Lets Pillow open pictures of up to `LARGEST` pixels; else it refuses six times smaller ones,
+    since a small file can be a huge picture. Its limit is the whole process's, so only one thread
+    may enter."""
+    before = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = LARGEST // 2  # It refuses what has more than twice that.
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
 
 
 def _read(image: Image.Image, size: Size | None) -> np.ndarray:

@@ -1,75 +1,29 @@
 """A trained network that predicts: `unet_jax.load("runs/my-run").predict("car.jpg").mask`."""
 
-import io
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from unet_jax.augment import Normalisation, normalise
 from unet_jax.datasets.files import quiet
-from unet_jax.models import UNet, build_model
+from unet_jax.models import build_model
 from unet_jax.prediction.bands import resize_bands
 from unet_jax.prediction.picture import Picture, Size, open_picture
 from unet_jax.prediction.predict_config import PredictConfig
+from unet_jax.prediction.prediction import Prediction
 from unet_jax.prediction.regions import remove_small_regions
 from unet_jax.prediction.tiles import pad_to, tiled_bands
+from unet_jax.probabilities import float_variables, probabilities
 from unet_jax.trained import load_trained
-from unet_jax.visualize import overlay
-from unet_jax.weights import Colour, Trained
+from unet_jax.weights import Trained
 
 FLIPS = {"none": [()], "h": [(), (2,)], "v": [(), (1,)], "hv": [(), (2,), (1,), (1, 2)]}
 """Axes of [B, H, W, C] that are turned round, for each image that is averaged over."""
-OVERLAID = 1024
-"""Rows that are drawn at once: drawing takes many times the memory of the picture."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prediction:
-    """What a network says of an image, at the image's native size.
-
-    Attributes:
-      mask: Class ids, uint8 [H, W].
-      probabilities: Of each class, float [H, W, C]; None if they were not asked for.
-      classes: Name of each class id.
-      palette: RGB colour of each class id.
-      picture: The image.
-    """
-
-    mask: np.ndarray
-    probabilities: np.ndarray | None
-    classes: tuple[str, ...]
-    palette: tuple[Colour, ...]
-    picture: Picture
-
-    def overlay(self, alpha: float = 0.5) -> Image.Image:
-        """The image tinted in the colours of its classes, which a line parts.
-
-        Args:
-          alpha: Opacity of the tint.
-        """
-        pixels = self.picture.read(None)
-        drawn = np.empty_like(pixels)
-        for top in range(0, len(drawn), OVERLAID):
-            rows = slice(top, top + OVERLAID + 1)  # The last one is there for its line.
-            tinted = overlay(
-                pixels[rows], self.mask[rows], self.palette, alpha=alpha, outlines=True
-            )
-            drawn[top : top + OVERLAID] = tinted[:OVERLAID]
-        return Image.fromarray(drawn)
-
-    def _repr_png_(self) -> bytes:
-        """What a notebook shows."""
-        picture, buffer = self.overlay(), io.BytesIO()
-        picture.thumbnail((1024, 1024))
-        picture.save(buffer, "PNG")
-        return buffer.getvalue()
 
 
 class Predictor:
@@ -86,7 +40,7 @@ class Predictor:
         batch_size: Images, or tiles of one, that it is given at once.
         """
         self.trained, self.batch_size = trained, batch_size
-        self.smallest = 2 ** len(trained.model.channels)
+        self.smallest = trained.model.unit
         self._fill = np.clip(np.rint(255 * np.array(trained.mean)), 0, 255).astype(np.uint8)
 
     def predict(
@@ -197,12 +151,13 @@ class Predictor:
     def network(self) -> Callable[[np.ndarray], np.ndarray]:
         """Probabilities [B, H, W, K] of images [B, H, W, 3] with values from 0 to 255."""
         trained = self.trained
-        variables = jax.tree.map(jnp.asarray, dict(trained.variables))
+        variables = jax.tree.map(jnp.asarray, float_variables(trained.variables))
         network = jax.jit(
             partial(
-                _probabilities,
+                probabilities,
                 model=build_model(trained.model, trained.num_logits),
                 mean_std=(trained.mean, trained.std),
+                each_class=False,
             )
         )
         return lambda images: np.asarray(network(variables, images))
@@ -272,15 +227,6 @@ def load(
       OSError: It cannot be read.
     """
     return Predictor(load_trained(place, last=last, ema=ema), batch_size=batch_size)
-
-
-def _probabilities(
-    variables: Any, images: jax.Array, *, model: UNet, mean_std: Normalisation
-) -> jax.Array:
-    dtype = jax.tree.leaves(variables["params"])[0].dtype
-    logits = model.apply(variables, normalise(images, mean_std, dtype))
-    assert isinstance(logits, jax.Array)
-    return jax.nn.sigmoid(logits) if logits.shape[-1] == 1 else jax.nn.softmax(logits)
 
 
 def _of_each_class(band: np.ndarray) -> np.ndarray:

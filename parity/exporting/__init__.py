@@ -1,0 +1,1 @@
+"""Export formats of PyTorch's, by way of the twin."""
