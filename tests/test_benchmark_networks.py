@@ -1,5 +1,6 @@
 """`scripts/benchmark.py train` at toy size, from the command line to its files."""
 
+import contextlib
 import json
 import os
 import runpy
@@ -157,9 +158,11 @@ def test_ctrl_c_ends_all_processes(tmp_path):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # If the tests are a job in the background, they ignore Ctrl-C, and so would their children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    assert process.stderr is not None
-    with process:
+    try:
+        assert process.stderr is not None
         for line in process.stderr:
             if "first step" in line:
                 break
@@ -167,8 +170,11 @@ def test_ctrl_c_ends_all_processes(tmp_path):
         assert children
         time.sleep(0.5)
         os.killpg(process.pid, signal.SIGINT)
-        rest = process.stderr.read()
-        assert process.wait(60) == 130
+        _, rest = process.communicate(timeout=60)
+        assert process.returncode == 130
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
     assert "Traceback" not in rest
     assert psutil.wait_procs(children, timeout=10)[1] == []
     assert not (tmp_path / "out.json").exists()
