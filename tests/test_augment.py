@@ -479,9 +479,7 @@ def test_flips_and_crops_are_as_frequent_as_asked(monkeypatch):
         share = np.mean([bool(s[name]) for s in settings])
         assert abs(share - chance) < 5 * math.sqrt(chance * (1 - chance) / MANY), name
     for chance in (0.0, 1.0):
-        never_or_always = AugmentConfig(
-            horizontal_flip=chance, vertical_flip=chance, crop=chance, crop_ratio=(0.5, 0.5)
-        )
+        never_or_always = AugmentConfig(horizontal_flip=chance, vertical_flip=chance, crop=chance)
         for s in settings_of(monkeypatch, never_or_always):
             assert s["mirrored"] == s["upside_down"] == bool(s["crop"]) == bool(chance)
 
@@ -500,8 +498,10 @@ def test_no_two_options_share_a_number(monkeypatch):
 @pytest.mark.parametrize("option", MOVING + COLOURING)
 def test_an_option_leaves_the_draws_of_others_as_they_are(option: str, monkeypatch):
     every = settings_of(monkeypatch, AugmentConfig(**ALL), count=50)
-    default = getattr(AugmentConfig(**OFF), option)
-    without = settings_of(monkeypatch, AugmentConfig(**{**ALL, option: default}), count=50)
+    off = {option: getattr(AugmentConfig(**OFF), option)}
+    if option == "crop":
+        off["crop_ratio"] = AugmentConfig().crop_ratio  # Refused where nothing is cropped.
+    without = settings_of(monkeypatch, AugmentConfig(**{**ALL, **off}), count=50)
     own = {
         "horizontal_flip": {"mirrored"},
         "vertical_flip": {"upside_down"},

@@ -391,7 +391,12 @@ def test_ctrl_c_stops_and_leaves_whole_files(
     monkeypatch.setattr(Work, "batch", interrupted)
     write_photos(tmp_path / "in", [f"{n}.png" for n in range(6)])
     args = (tmp_path / "in", "--out", tmp_path / "out", "--rle", tmp_path / "s.csv")
-    assert command(weights[2], *args) == 130
+    # A job in the background ignores Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        assert command(weights[2], *args) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert not (tmp_path / "s.csv").exists()
     assert {*listed(tmp_path / "out")} <= {"0_mask.png", "1_mask.png"}
 

@@ -114,7 +114,11 @@ def _input_by_blocks(
     kernel = kernel.transpose(0, 2, 5, 1, 3, 4).reshape(taps, taps, -1, stride**2 * inputs)
     g = jnp.pad(g, ((0, 0), (taps - 1, taps - 1), (taps - 1, taps - 1), (0, 0)))
     blocks = lax.conv_general_dilated(
-        g, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        g,
+        kernel,
+        window_strides=(1, 1),
+        padding="VALID",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
     rows, columns = blocks.shape[1:3]
     x = blocks.reshape(batch, rows, columns, stride, stride, inputs).swapaxes(2, 3)
