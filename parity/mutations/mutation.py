@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from functools import cache
 from typing import Any, NamedTuple
 
 from parity.row import Row, first_divergence
@@ -55,9 +56,15 @@ class Outcome(NamedTuple):
         }
 
 
+@cache
+def _clean(compare: Rows) -> bool:
+    """Whether a comparison passes as things are; faults that share it wait for it once."""
+    return first_divergence(compare()) is None
+
+
 def inject(mutation: Mutation) -> Outcome:
     """Compares, plants the fault, compares again, and takes it out."""
-    clean = first_divergence(mutation.compare()) is None
+    clean = _clean(mutation.compare)
     with mutation.plant():
         first = first_divergence(mutation.compare())
     return Outcome(mutation, None if first is None else (first.stage, first.name), clean)

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
@@ -33,6 +33,7 @@ BILINEAR = RESIDUAL._replace(model=dataclasses.replace(TINY, upsample="bilinear"
 ODD = RESIDUAL._replace(size=(9, 13))
 
 
+@cache
 def network(case: Case, change: Callable[[Any], None] | None = None) -> Rows:
     """A network's comparison in float64, on one batch, after `change` of Flax's weights."""
     return partial(compare, case, change, ("float64",), draws=1)
