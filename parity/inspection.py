@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from parity.cases import CASES
-from parity.compare import compare, make_torch, scale_entry
+from parity.compare import compare
 from parity.components.augmentation import compare_augmentation
 from parity.components.initialisation import compare_initialisation
 from parity.components.losses import compare_losses
@@ -40,6 +40,7 @@ from parity.report import (
     write_json,
 )
 from parity.row import Row, first_divergence
+from parity.sides import make_torch, scale_entry
 from parity.subject import Subject
 from parity.trajectory import Trajectory, judge, plot, summary, trajectories
 from unet_jax.config import AugmentConfig, Config, load, presets

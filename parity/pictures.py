@@ -11,9 +11,9 @@ from PIL import Image
 from torch import nn
 
 from parity.cases import Case
-from parity.compare import make_batch, torch_state
 from parity.convert import to_flax
 from parity.device import arithmetic, torch_device
+from parity.sides import make_batch, torch_state
 from unet_jax.augment import normalise as normalise_jax
 from unet_jax.batch import Batch
 from unet_jax.metrics import predict_classes

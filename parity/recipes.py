@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from flax.traverse_util import flatten_dict
 
-from parity.compare import FLOAT32
 from parity.components.steps import compare_training, start_training
 from parity.convert import to_flax
 from parity.device import compiled_quickly, torch_device
 from parity.reduced import reduce
 from parity.row import Row, relative_error
+from parity.tolerances import FLOAT32
 from unet_jax.batch import IGNORED, Batch
 from unet_jax.config import Config
 from unet_jax.draws import draw

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from parity.cases import Case
-from parity.compare import Quantities, make_batch, make_torch, run_flax, run_torch, torch_state
 from parity.convert import Variables, module_path, places, to_flax
 from parity.row import Row, relative_error
+from parity.sides import Quantities, make_batch, make_torch, run_flax, run_torch, torch_state
 from unet_jax.batch import IGNORED, Batch
 
 EPSILON, MOMENTUM = 1e-5, 0.1

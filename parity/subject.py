@@ -8,10 +8,9 @@ import torch
 from torch import nn
 
 from parity.cases import CASES, Case
-from parity.compare import make_torch, scale_entry, torch_state
-from parity.convert import to_flax
 from parity.options import Options
 from parity.pictures import picture_batch, read_image
+from parity.sides import carried, make_torch, scale_entry
 from parity.twin import loaded_twin
 from unet_jax.batch import Batch
 from unet_jax.config import load
@@ -57,7 +56,7 @@ def subjects(options: Options) -> list[Subject]:
     if options.break_weight is not None:
         found = found[:1]
         model = found[0].model or make_torch(found[0].case)
-        scale_entry(to_flax(torch_state(model), model), options.break_weight, 1.0)
+        scale_entry(carried(model), options.break_weight, 1.0)
     if options.image is not None:
         batch = picture_batch(found[0].case, read_image(options.image, found[0].case.size))
         found[0] = found[0]._replace(extra=(batch,))

@@ -26,12 +26,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import parity.porting.agreement
-from parity.compare import relative_error
 from parity.porting.conversion import convert
 from parity.porting.finished_run import load_run
 from parity.porting.foreign import network_as, recognise
 from parity.porting.source import Given
 from parity.porting.state_file import read_state
+from parity.row import relative_error
 from parity.twin import make_learner
 from unet_jax.checkpoint import Checkpoints
 from unet_jax.config import Config, DataConfig, ModelConfig, SaveConfig, TrainConfig, dump

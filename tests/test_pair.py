@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 from parity import Pair, assert_parity
-from parity.compare import Row
 from parity.pairs.divergence import WIDTH, Report
+from parity.row import Row
 from unet_jax.config import ModelConfig
 from unet_jax.models import build_model as build_flax
 from unet_jax.models.layers import BatchNorm

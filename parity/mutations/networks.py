@@ -14,15 +14,16 @@ import numpy as np
 import torch
 from torch import nn
 
-import parity.compare
+import parity.sides
 import unet_jax.augment
 import unet_jax.models.layers as flax_layers
 import unet_torch_ref.models.residual as torch_residual
 import unet_torch_ref.step
 from parity.cases import Case
-from parity.compare import compare, scale_entry
+from parity.compare import compare
 from parity.convert import to_flax
 from parity.mutations.mutation import Mutation, Rows
+from parity.sides import scale_entry
 from unet_jax.config import ModelConfig
 from unet_jax.models.layers import BatchNorm
 
@@ -50,7 +51,7 @@ def _converted(name: str, change: Callable[[np.ndarray], np.ndarray]) -> Any:
         entry["kernel"] = np.ascontiguousarray(change(entry["kernel"]))
         return variables
 
-    return partial(patch.object, parity.compare, "to_flax", convert)
+    return partial(patch.object, parity.sides, "to_flax", convert)
 
 
 FACTOR = SimpleNamespace(value=1.0)
@@ -138,7 +139,7 @@ NETWORKS = [
         "normalisation",
         ("eval", "encoder_0/conv_1"),
         network(PLAIN),
-        partial(patch.object, parity.compare, "normalise_jax", _normalised),
+        partial(patch.object, parity.sides, "normalise_jax", _normalised),
     ),
     Mutation(
         "skip before the upsampled map",

@@ -11,9 +11,9 @@ from rich.markup import escape
 from rich.table import Table
 from torch import nn
 
-from parity.compare import Row, first_divergence
 from parity.pairs.hints import OUTPUT_ALONE, hint
 from parity.pairs.judgement import is_output, is_step
+from parity.row import Row, first_divergence
 
 WIDTH = 100
 BEFORE, AFTER = 4, 8

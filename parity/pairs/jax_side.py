@@ -11,9 +11,9 @@ import numpy as np
 import optax
 from jax.tree_util import SequenceKey, keystr, tree_leaves_with_path
 
-from parity.compare import Quantities
 from parity.pairs.names import leaves
 from parity.pairs.torch_side import INPUT, OUTPUT, call_name
+from parity.sides import Quantities
 
 Function = Callable[..., Any]
 """`fn(variables, *inputs) -> output` or `-> (output, captured)`.

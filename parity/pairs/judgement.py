@@ -5,8 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from parity.compare import Quantities, Quantity, Row, relative_error
 from parity.pairs.torch_side import OUTPUT
+from parity.row import Row, relative_error
+from parity.sides import Quantities, Quantity
 
 NOISE = {"float64": 0.01, "float32": 1.0}
 """A gradient whose entries are smaller than this share of the largest gradient's is measured as if

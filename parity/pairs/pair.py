@@ -11,7 +11,7 @@ import optax
 import torch
 from torch import nn
 
-from parity.compare import DRAWS, FLOAT32, FLOAT64
+from parity.compare import DRAWS
 from parity.convert import Place, StateDict, from_paths, to_paths
 from parity.pairs.divergence import Report
 from parity.pairs.jax_side import Function, JaxLoss, JaxSide
@@ -19,6 +19,7 @@ from parity.pairs.judgement import Measured, activations, explain, is_output, ju
 from parity.pairs.names import Modules, Names, entries, leaves, match, path_of
 from parity.pairs.torch_side import INPUT, Optimizer, TorchLoss, TorchSide
 from parity.pairs.trial import Trial
+from parity.tolerances import FLOAT32, FLOAT64
 
 Layout = str | Callable[[str, np.ndarray], np.ndarray]
 """How PyTorch's tensors are laid out in JAX. "NHWC" (or "NLC", "NDHWC") moves the second axis of

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from parity.compare import Quantities
 from parity.convert import Place, to_paths
 from parity.pairs.names import entries, leaves
 from parity.pairs.trial import Trial
+from parity.sides import Quantities
 
 TorchLoss = Callable[[Any, Any], Tensor]
 """From the module's output and a target to a scalar."""

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from flax.traverse_util import flatten_dict
 
-from parity.compare import relative_error
 from parity.convert import ConversionError
+from parity.row import relative_error
 from parity.twin import loaded_twin
 from unet_jax.models import build_model
 from unet_jax.probabilities import float_variables

@@ -4,11 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from parity.compare import FLOAT64
 from parity.porting.agreement import check_same, disagreement
 from parity.porting.foreign import Network, described, network_as
 from parity.porting.source import DESCRIPTION, Given, read
 from parity.porting.state_file import SAFETENSORS, TORCH, SavedState, write_state
+from parity.tolerances import FLOAT64
 from unet_jax.weights import save_weights
 
 Target = Literal["flax", "torch", "r1", "r2"]
