@@ -1,27 +1,43 @@
 """`python -m parity`: what it writes and prints, and what it refuses."""
 
+import itertools
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from rich.console import Console
 
+import parity.trajectory
 from parity.inspection import inspect
 from parity.options import Options
 from parity.recipes import compare_recipe
 from parity.reduced import reduce
 from parity.row import first_divergence
 from parity.subject import subjects
-from parity.trajectory import EVERY, FLOAT64, Training, Trajectory, judge, plot, summary
-from unet_jax.config import ModelConfig, load, presets
+from parity.trajectory import (
+    EVERY,
+    FLOAT64,
+    Training,
+    Trajectory,
+    judge,
+    plot,
+    summary,
+    train_variants,
+)
+from unet_jax.batch import Batch
+from unet_jax.config import Config, DataConfig, ModelConfig, TrainConfig, load, presets
 from unet_jax.models import build_model
+from unet_jax.models.layers import NormKind
 from unet_jax.weights import Trained, save_weights
+from unet_torch_ref.learner import TorchLearner
 
 MODEL = ModelConfig(architecture="plain", channels=(4,), norm="batch")
 TRAINED: dict[str, Any] = {
@@ -141,6 +157,32 @@ EXACT = Trajectory(training(0.0), training(0.0))
 
 def trajectory(ours: float, theirs: float, variant: float) -> Trajectory:
     return Trajectory(training(ours), training(theirs), {"other order": training(variant)})
+
+
+@pytest.mark.parametrize(("norm", "parts"), [("group", (1, 2)), ("batch", (1,))])
+def test_the_band_is_of_all_ways_to_add_up(
+    norm: NormKind, parts: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+):
+    seen, orders, threads = [], [], torch.get_num_threads()
+
+    def note(twin: TorchLearner, batches: list[Batch], order: Callable[[Batch], Batch]) -> Training:
+        kernel = next(p for p in twin.model.parameters() if p.ndim == 4 and p.shape[1] > 1)
+        last = kernel.is_contiguous(memory_format=torch.channels_last)
+        seen.append((twin.accumulate, last, torch.get_num_threads()))
+        orders.append([int(image[0, 0, 0]) for image in order(batches[0]).image])
+        return training(0.0)
+
+    monkeypatch.setattr(parity.trajectory, "_train_twin", note)
+    model = ModelConfig(channels=(4,), groups=2, norm=norm)
+    config = Config(model=model, data=DataConfig(size=(8, 12)), train=TrainConfig(batch_size=4))
+    image = np.broadcast_to(np.arange(4, dtype=np.uint8).reshape(4, 1, 1, 1), (4, 8, 12, 3))
+    batch = Batch(image, np.zeros((4, 8, 12), np.uint8), np.ones(4, bool))
+    found = train_variants(config, [batch], ("ground", "car"))
+    assert sorted(seen) == sorted(itertools.product(parts, (True, False), (1, 2)))
+    assert len(found) == len(seen)
+    assert all(sorted(order) == [0, 1, 2, 3] for order in orders)
+    assert len({tuple(order) for order in orders}) > 1
+    assert torch.get_num_threads() == threads
 
 
 @pytest.mark.parametrize(
