@@ -11,7 +11,7 @@ from torch import Tensor
 from parity.twin import build_twin, make_learner
 from unet_jax.config import Config
 from unet_jax.describe import Layer, Network
-from unet_jax.memory import free_host_memory
+from unet_jax.host_memory import free_host_memory
 from unet_jax.rehearsal import Rehearsal, random_batch, rehearsal_table, time_steps
 from unet_torch_ref.cost import cost
 from unet_torch_ref.describe import layers

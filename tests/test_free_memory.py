@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from unet_jax import memory
-from unet_jax.memory import free_host_memory
+from unet_jax import host_memory
+from unet_jax.host_memory import free_host_memory
 
 
 def write(root: Path, files: dict[str, object]) -> Path:
@@ -65,5 +65,5 @@ def test_free_is_what_a_container_leaves(
     files: dict[str, object], free: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     available = SimpleNamespace(available=1000)
-    monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: available)
+    monkeypatch.setattr(host_memory.psutil, "virtual_memory", lambda: available)
     assert free_host_memory(write(tmp_path, files)) == free

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn, track
 
-from unet_jax.memory import free_host_memory
+from unet_jax.host_memory import free_host_memory
 
 T = TypeVar("T")
 

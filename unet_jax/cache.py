@@ -5,7 +5,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from unet_jax.memory import free_host_memory
+from unet_jax.host_memory import free_host_memory
 
 Place = Literal["device", "host", "none"]
 Record = dict[str, np.ndarray]

@@ -16,9 +16,11 @@ from parity.benchmark.contestant import Contestant
 from parity.benchmark.task import BATCH, JAX, SAMPLED, Task
 from unet_jax.augment import normalise
 from unet_jax.batch import Batch
+from unet_jax.host_memory import free_host_memory
 from unet_jax.metrics import predict_classes
 from unet_jax.parallel import Mode, choose
 from unet_jax.recipe import build_recipe
+from unet_jax.state import TrainState
 
 
 class JaxContestant(Contestant):
@@ -44,9 +46,10 @@ class JaxContestant(Contestant):
         self._before = memory.resident()
         half = contender.precision in ("bfloat16", "float16")
         precision = contender.precision if half else "float32"
-        config = replace(task.config, train=replace(task.config.train, precision=precision))
+        train = replace(task.config.train, precision=precision)
+        self.config = replace(task.config, train=train)
         self.recipe = build_recipe(
-            config,
+            self.config,
             num_classes=task.num_classes,
             classes=task.classes,
             class_weights=task.class_weights,
@@ -56,6 +59,13 @@ class JaxContestant(Contestant):
         weights: Mapping[str, Any] = unflatten_dict(task.load(JAX), sep="/")
         self.variables = {name: weights.get(name, {}) for name in ("params", "batch_stats")}
         self.batch = Batch(**task.load(BATCH))
+
+    def started(self) -> TrainState:
+        """The state before the first step, on all devices."""
+        start = jax.jit(self.recipe.start)
+        return self.parallel.replicate(
+            start(self.variables["params"], self.variables["batch_stats"])
+        )
 
     def placed(self, arrays: Any) -> Any:
         """Arrays on the devices, divided by their first axis."""
@@ -79,7 +89,7 @@ class JaxContestant(Contestant):
         if stats:
             held = stats.get("pool_bytes", stats["peak_bytes_in_use"])
             return held, stats["bytes_limit"] - stats["bytes_in_use"]
-        return memory.resident(), memory.free()
+        return memory.resident(), free_host_memory()
 
 
 class JaxTraining(JaxContestant):
@@ -87,8 +97,7 @@ class JaxTraining(JaxContestant):
 
     def __init__(self, task: Task, contender: Contender) -> None:
         super().__init__(task, contender)
-        start = jax.jit(self.recipe.start)(self.variables["params"], self.variables["batch_stats"])
-        self.state = self.parallel.replicate(start)
+        self.state = self.started()
         self._step = self.parallel.train(self.recipe.train)
         self.batch = self.placed(self.batch)
 

@@ -12,6 +12,7 @@ from parity.benchmark.contender import Precision
 from parity.benchmark.contestant import Contestant, Start
 from parity.benchmark.convolution import Convolution
 from parity.benchmark.task import SAMPLED
+from unet_jax.host_memory import free_host_memory
 from unet_jax.models.layers import Conv, UpConv
 from unet_jax.recipe import DTYPES
 
@@ -76,4 +77,4 @@ class JaxLayer(Contestant):
         return memory.peak()
 
     def room(self) -> tuple[int, int]:
-        return memory.resident(), memory.free()
+        return memory.resident(), free_host_memory()

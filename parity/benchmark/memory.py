@@ -29,8 +29,3 @@ def peak() -> int | None:
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
     return None
-
-
-def free() -> int:
-    """Bytes that are left on this host."""
-    return psutil.virtual_memory().available

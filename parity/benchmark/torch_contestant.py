@@ -13,6 +13,7 @@ from parity.benchmark import memory
 from parity.benchmark.contender import Contender
 from parity.benchmark.contestant import Contestant
 from parity.benchmark.task import BATCH, SAMPLED, TORCH, Task
+from unet_jax.host_memory import free_host_memory
 from unet_torch_ref.augment import border_map, inputs_and_targets, normalise
 from unet_torch_ref.batch import Batch
 from unet_torch_ref.losses import Loss
@@ -94,7 +95,7 @@ class TorchContestant(Contestant):
     def room(self) -> tuple[int, int]:
         if self.device.type == "cuda":
             return torch.cuda.memory_reserved(), torch.cuda.mem_get_info()[0]
-        return memory.resident(), memory.free()
+        return memory.resident(), free_host_memory()
 
 
 class TorchTraining(TorchContestant):

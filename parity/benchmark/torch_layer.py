@@ -9,6 +9,7 @@ from parity.benchmark.contender import Precision
 from parity.benchmark.contestant import Contestant, Start
 from parity.benchmark.convolution import Convolution
 from parity.benchmark.task import SAMPLED
+from unet_jax.host_memory import free_host_memory
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -71,4 +72,4 @@ class TorchLayer(Contestant):
         return memory.peak()
 
     def room(self) -> tuple[int, int]:
-        return memory.resident(), memory.free()
+        return memory.resident(), free_host_memory()
