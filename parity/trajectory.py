@@ -169,14 +169,7 @@ def trajectories(
       steps: How many.
       precisions: float64 first: the others' distances are those to it.
     """
-    data = Pipeline(
-        open_dataset(config.data),
-        config.data,
-        config.augment,
-        config.train.batch_size,
-        config.train.seed,
-        border_sigma=config.loss.border,
-    )
+    data = Pipeline.of(config, open_dataset(config.data))
     batches = list(islice(chain.from_iterable(map(data.train, count())), steps))
     return {name: train_in(config, batches, data.classes, name) for name in precisions}
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from functools import partial
+from typing import Self
 
 import grain
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image
 from unet_jax.batch import Batch
 from unet_jax.border import border_map
 from unet_jax.cache import Fetch, Held, Read, Record
-from unet_jax.config import AugmentConfig, DataConfig
+from unet_jax.config import AugmentConfig, Config, DataConfig
 from unet_jax.datasets import IGNORED, DataError, PairBuilder, merged
 from unet_jax.draws import affine, check_reach, draw, geometric, photometric
 from unet_jax.side_by_side import side_by_side
@@ -101,6 +102,20 @@ class Pipeline:
                 f"multiple of {hosts}"
             )
         self._rows = slice(host * self._share, (host + 1) * self._share)
+
+    @classmethod
+    def of(cls, config: Config, builder: PairBuilder, host: int = 0, hosts: int = 1) -> Self:
+        """What a training with these settings is served; the other arguments are as above."""
+        return cls(
+            builder,
+            config.data,
+            config.augment,
+            config.batch_size,
+            config.train.seed,
+            border_sigma=config.loss.border,
+            host=host,
+            hosts=hosts,
+        )
 
     @property
     def bytes(self) -> int:

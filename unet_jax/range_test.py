@@ -98,14 +98,7 @@ def _sweep(options: RangeTestOptions, config: Config, console: Console) -> Sweep
     with mistakes((DataError, OSError)):
         builder = open_dataset(config.data)
     with mistakes():
-        data = Pipeline(
-            builder,
-            config.data,
-            config.augment,
-            config.batch_size,
-            config.train.seed,
-            border_sigma=config.loss.border,
-        )
+        data = Pipeline.of(config, builder)
         config.loss.check(len(data.classes))
     with mistakes((DataError, OSError)):
         masks = watched(console, "Counting pixels", len(data.split.train))

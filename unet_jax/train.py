@@ -141,16 +141,7 @@ def _open(config: Config, hosts: Hosts) -> Pipeline:
     with mistakes((DataError, OSError)):
         builder = open_dataset(config.data)
     with mistakes():
-        pipeline = Pipeline(
-            builder,
-            config.data,
-            config.augment,
-            config.batch_size,
-            config.train.seed,
-            border_sigma=config.loss.border,
-            host=hosts.this,
-            hosts=hosts.count,
-        )
+        pipeline = Pipeline.of(config, builder, host=hosts.this, hosts=hosts.count)
         config.loss.check(len(pipeline.classes))
     return pipeline
 

@@ -1,7 +1,6 @@
 """JAX' training as it is run: batches from prepared records, and steps."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import chain, count
 from pathlib import Path
 
@@ -23,20 +22,11 @@ class JaxEpochs(JaxContestant):
 
     def __init__(self, task: Task, contender: Contender) -> None:
         super().__init__(task, contender)
-        config, train = task.config, task.config.train
-        half = contender.precision in ("bfloat16", "float16")
-        precision = contender.precision if half else "float32"
-        pipeline = Pipeline(
-            open_dataset(config.data),
-            config.data,
-            config.augment,
-            train.batch_size,
-            train.seed,
-            border_sigma=config.loss.border,
-        )
+        config = self.config
+        pipeline = Pipeline.of(config, open_dataset(config.data))
         self.steps = pipeline.steps
         self._learner = JaxLearner(
-            replace(config, train=replace(train, precision=precision)),
+            config,
             num_classes=task.num_classes,
             classes=task.classes,
             class_weights=task.class_weights,
@@ -44,8 +34,7 @@ class JaxEpochs(JaxContestant):
             folder=Path(task.folder, "checkpoints"),  # Nothing is saved.
             parallel=self.parallel,
         )
-        start = jax.jit(self.recipe.start)(self.variables["params"], self.variables["batch_stats"])
-        self._learner.state = self.parallel.replicate(start)
+        self._learner.state = self.started()
         settle(pipeline, self._learner, config.data.cache, 1, iter)
         self._batches: Iterator[Batch] = chain.from_iterable(map(pipeline.train, count()))
 

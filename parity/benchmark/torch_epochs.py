@@ -87,13 +87,7 @@ class TorchEpochs(TorchTraining):
     def __init__(self, task: Task, contender: Contender) -> None:
         super().__init__(task, contender)
         config = task.config
-        pipeline = Pipeline(
-            open_dataset(config.data),
-            config.data,
-            config.augment,
-            config.train.batch_size,
-            config.train.seed,
-        )
+        pipeline = Pipeline.of(config, open_dataset(config.data))
         self.steps = pipeline.steps
         loader = DataLoader(
             Records(config),
