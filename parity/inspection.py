@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from parity.band import judge, summary
 from parity.cases import CASES
 from parity.compare import compare
 from parity.components.augmentation import compare_augmentation
@@ -22,6 +23,7 @@ from parity.components.optimisers import compare_optimisers
 from parity.components.schedules import compare_schedules
 from parity.components.steps import CONFIGS, compare_loss_scale, compare_overflows, compare_steps
 from parity.device import arithmetic, precisions
+from parity.loss_curves import plot
 from parity.mutations import MUTATIONS, inject
 from parity.options import Options
 from parity.pages.page import write_page
@@ -42,7 +44,7 @@ from parity.report import (
 from parity.row import Row, first_divergence
 from parity.sides import make_torch, scale_entry
 from parity.subject import Subject
-from parity.trajectory import Trajectory, judge, plot, summary, trajectories
+from parity.trajectory import Trajectory, trajectories
 from unet_jax.config import AugmentConfig, Config, load, presets
 
 Task = tuple[str, Callable[[], Any]]
@@ -192,11 +194,15 @@ def _trajectories(options: Options) -> list[Task]:
         )
     ]
     if full and options.preset is None:
-        plain = load("plain-carvana-yaml")
-        plain = _on_shapes(reduce(replace(plain, augment=AUGMENT), stages=2))
-        name = "trajectory, plain with batch norm"
-        tasks.append((name, lambda: (name, trajectories(plain, steps, ("float64",)))))
+        tasks += [_long_recipe(name, steps) for name in presets()]
     return tasks
+
+
+def _long_recipe(preset: str, steps: int) -> Task:
+    """A preset's training in float64, of a network and pictures that are small for its sake."""
+    small = reduce(load(preset), stages=2, batch_size=2, size=(16, 24))
+    name = f"trajectory: {preset}"
+    return name, lambda: (name, trajectories(_on_shapes(small), steps, ("float64",)))
 
 
 def _on_shapes(config: Config) -> Config:

@@ -14,24 +14,20 @@ import pytest
 import torch
 from PIL import Image
 from rich.console import Console
+from torch.nn import functional as F
 
-import parity.trajectory
+import parity.variants
+from parity.band import FLOAT64, judge, summary
 from parity.inspection import inspect
+from parity.loss_curves import plot
 from parity.options import Options
 from parity.recipes import compare_recipe
 from parity.reduced import reduce
 from parity.row import first_divergence
 from parity.subject import subjects
-from parity.trajectory import (
-    EVERY,
-    FLOAT64,
-    Training,
-    Trajectory,
-    judge,
-    plot,
-    summary,
-    train_variants,
-)
+from parity.training import EVERY, Training
+from parity.trajectory import Trajectory
+from parity.variants import ReorderedSums, train_variants
 from unet_jax.batch import Batch
 from unet_jax.config import Config, DataConfig, ModelConfig, TrainConfig, load, presets
 from unet_jax.models import build_model
@@ -163,16 +159,18 @@ def trajectory(ours: float, theirs: float, variant: float) -> Trajectory:
 def test_the_band_is_of_all_ways_to_add_up(
     norm: NormKind, parts: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ):
-    seen, orders, threads = [], [], torch.get_num_threads()
+    seen, orders, sums, threads = [], [], [], torch.get_num_threads()
+    one, other = torch.randn(1, 64, 3, 3), torch.randn(1, 64, 3, 3)
 
     def note(twin: TorchLearner, batches: list[Batch], order: Callable[[Batch], Batch]) -> Training:
         kernel = next(p for p in twin.model.parameters() if p.ndim == 4 and p.shape[1] > 1)
         last = kernel.is_contiguous(memory_format=torch.channels_last)
         seen.append((twin.accumulate, last, torch.get_num_threads()))
         orders.append([int(image[0, 0, 0]) for image in order(batches[0]).image])
+        sums.append(float(F.conv2d(one, other)))
         return training(0.0)
 
-    monkeypatch.setattr(parity.trajectory, "_train_twin", note)
+    monkeypatch.setattr(parity.variants, "train_twin", note)
     model = ModelConfig(channels=(4,), groups=2, norm=norm)
     config = Config(model=model, data=DataConfig(size=(8, 12)), train=TrainConfig(batch_size=4))
     image = np.broadcast_to(np.arange(4, dtype=np.uint8).reshape(4, 1, 1, 1), (4, 8, 12, 3))
@@ -182,7 +180,34 @@ def test_the_band_is_of_all_ways_to_add_up(
     assert len(found) == len(seen)
     assert all(sorted(order) == [0, 1, 2, 3] for order in orders)
     assert len({tuple(order) for order in orders}) > 1
+    assert len(set(sums)) > len(sums) // 2  # Of 64 products that are rounded to float32.
     assert torch.get_num_threads() == threads
+
+
+@pytest.mark.parametrize("convolve", [F.conv2d, F.conv_transpose2d])
+@pytest.mark.parametrize("memory", [torch.channels_last, torch.contiguous_format])
+def test_sums_in_another_order_are_the_same_but_for_rounding(
+    convolve: Callable[..., torch.Tensor], memory: torch.memory_format
+):
+    torch.manual_seed(0)
+    x, kernel, bias = torch.randn(2, 32, 6, 6), torch.randn(32, 32, 3, 3), torch.randn(32)
+    x, kernel = (each.to(memory_format=memory) for each in (x, kernel))
+
+    def results(dtype: torch.dtype) -> list[torch.Tensor]:
+        given = [each.to(dtype).requires_grad_() for each in (x, kernel, bias)]
+        out = convolve(*given, stride=2)
+        assert out.is_contiguous(memory_format=memory)
+        weights = torch.linspace(-1, 1, out.numel(), dtype=dtype).reshape(out.shape)
+        return [out.detach(), *torch.autograd.grad((out * weights).sum(), given)]
+
+    for dtype, same in ((torch.float64, 1e-13), (torch.float32, 1e-5)):  # Some 500 epsilons.
+        usual = results(dtype)
+        with ReorderedSums(seed=1):
+            other = results(dtype)
+        for a, b in zip(usual, other, strict=True):
+            torch.testing.assert_close(a, b, rtol=same, atol=same * float(a.abs().max()))
+    # The output and the image's gradient are sums over channels.
+    assert not any(torch.equal(a, b) for a, b in zip(usual[:2], other[:2], strict=True))
 
 
 @pytest.mark.parametrize(

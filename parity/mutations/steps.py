@@ -13,12 +13,13 @@ import optax
 import unet_jax.gradients
 import unet_jax.scale
 import unet_jax.step
+from parity.band import judge
 from parity.components.steps import compare_loss_scale, compare_steps
 from parity.mutations.mutation import Mutation
 from parity.mutations.networks import TINY, changed_convolution
 from parity.recipes import random_batch
 from parity.row import Row
-from parity.trajectory import judge, train_in
+from parity.trajectory import train_in
 from unet_jax.config import Config, DataConfig, TrainConfig
 from unet_jax.optim import build_optimizer
 
