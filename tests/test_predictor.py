@@ -320,6 +320,21 @@ def test_a_notebook_shows_the_overlay(predictor: Predictor):
     assert shown.startswith(b"\x89PNG")
 
 
+def test_a_console_shows_a_line_each(predictor: Predictor):
+    assert repr(predictor) == "Predictor(plain, 16×24, 2 classes)"
+    found = predictor.predict(photo(0))
+    mask = np.zeros((2, 5), np.uint8)
+    mask[0, :4] = 1
+    assert (
+        repr(dataclasses.replace(found, mask=mask))
+        == "Prediction(2×5: background 60.0%, car 40.0%)"
+    )
+    names, colours = tuple("abcdefgh"), ((0, 0, 0),) * 8
+    mask = np.repeat(np.arange(8), (1, 2, 3, 4, 5, 6, 7, 72)).astype(np.uint8).reshape(10, 10)
+    many = dataclasses.replace(found, mask=mask, classes=names, palette=colours)
+    assert repr(many) == "Prediction(10×10: h 72.0%, g 7.0%, f 6.0%, e 5.0%, d 4.0%, 3 more)"
+
+
 @pytest.mark.parametrize(
     ("how", "message"),
     [

@@ -14,7 +14,11 @@ OVERLAID = 1024
 """Rows that are drawn at once: drawing takes many times the memory of the picture."""
 
 
-@dataclass(frozen=True, kw_only=True)
+NAMED = 5
+"""Classes that are told."""
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Prediction:
     """What a network says of an image, at the image's native size.
 
@@ -47,6 +51,15 @@ class Prediction:
             )
             drawn[top : top + OVERLAID] = tinted[:OVERLAID]
         return Image.fromarray(drawn)
+
+    def __repr__(self) -> str:
+        """Its size, and what of it is which class."""
+        height, width = self.mask.shape
+        ids, counts = np.unique(self.mask, return_counts=True)
+        most = sorted(zip(counts, ids, strict=True), reverse=True)
+        told = [f"{self.classes[i]} {n / self.mask.size:.1%}" for n, i in most[:NAMED]]
+        told += [f"{len(most) - NAMED} more"] if len(most) > NAMED else []
+        return f"Prediction({height}×{width}: {', '.join(told)})"
 
     def _repr_png_(self) -> bytes:
         """What a notebook shows."""

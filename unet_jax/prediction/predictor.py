@@ -43,6 +43,13 @@ class Predictor:
         self.smallest = trained.model.unit
         self._fill = np.clip(np.rint(255 * np.array(trained.mean)), 0, 255).astype(np.uint8)
 
+    def __repr__(self) -> str:
+        """What kind of network it is, what it was trained at, and for how many classes."""
+        trained = self.trained
+        height, width = trained.size
+        classes = f"{len(trained.classes)} classes"
+        return f"Predictor({trained.model.architecture}, {height}×{width}, {classes})"
+
     def predict(
         self,
         image: str | Path | Image.Image | np.ndarray,
