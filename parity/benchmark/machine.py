@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from parity.pages.findings import count
 from unet_jax.versions import versions
 
 PACKAGES = ("jax", "jaxlib", "flax", "torch", "numpy")
@@ -36,7 +37,7 @@ def device(gpu: bool) -> str:
     if gpu:
         found = nvidia()
         return found[0]["name"] if found else "GPU"
-    return f"{cpu()}, {cores()} cores"
+    return f"{cpu()}, {count(cores(), 'core')}"
 
 
 def command() -> str:

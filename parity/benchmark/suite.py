@@ -60,6 +60,7 @@ def _gpu() -> list[Case]:
 def _cpu() -> list[Case]:
     shapes, cars = load("shapes"), load("carvana-small")
     plain = replace(cars.model, architecture="plain", norm="batch")
+    full = _full_size("carvana", (256, 256), 2)
     rows: tuple[tuple[str, Subject, Config], ...] = (
         ("shapes-train", "train", shapes),
         ("shapes-infer", "infer", shapes),
@@ -70,6 +71,8 @@ def _cpu() -> list[Case]:
         ("carvana-small-plain-infer", "infer", replace(cars, model=plain)),
         ("carvana-medium-train", "train", load("carvana-medium")),
         ("carvana-medium-infer", "infer", load("carvana-medium")),
+        ("carvana-256x256-train", "train", full),
+        ("carvana-256x256-infer", "infer", full),
     )
     return [Case(*row, ("float32",)) for row in rows]
 
