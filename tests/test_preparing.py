@@ -237,11 +237,12 @@ KILLED = """
     from pathlib import Path
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core import file_adapters
+    from unet_jax import side_by_side
     from unet_jax.config import DataConfig
     from unet_jax.datasets import builder, files, open_dataset
 
     data_dir, prepared_dir, point = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
-    files.AHEAD = 1
+    side_by_side.AHEAD = 1
     builder.SHARD = 5 * 4 * 16 * 32  # Five samples a file: one is complete, and one is not.
     passed = Counter()
 

@@ -1,20 +1,25 @@
 """The same for many things, in threads."""
 
 import os
-from collections.abc import Callable, Generator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import TypeVar
 
-PORTION = 64  # Results that may wait to be used.
+AHEAD = 64  # Results that are under way, or wait to be used.
 A = TypeVar("A")
 B = TypeVar("B")
 
 
-def side_by_side(function: Callable[[A], B], things: Sequence[A]) -> Generator[B, None, None]:
+def side_by_side(function: Callable[[A], B], things: Iterable[A]) -> Generator[B, None, None]:
     """`map`, on all cores; what is not needed any more is not begun."""
     pool = ThreadPoolExecutor(os.cpu_count())
+    begun = (pool.submit(function, thing) for thing in things)
     try:
-        for start in range(0, len(things), PORTION):
-            yield from pool.map(function, things[start : start + PORTION])
+        underway = deque(islice(begun, AHEAD))
+        while underway:
+            yield underway.popleft().result()
+            underway.extend(islice(begun, 1))
     finally:
-        pool.shutdown(cancel_futures=True)
+        pool.shutdown(cancel_futures=True)  # After Ctrl-C, what has not begun is not done.

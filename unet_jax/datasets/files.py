@@ -3,13 +3,9 @@
 import contextlib
 import io
 import math
-import os
 import struct
 import warnings
-from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -20,8 +16,7 @@ from unet_jax.datasets.builder import PairBuilder, Sample, Source
 from unet_jax.datasets.encoding import MaskError, first_that_fits
 from unet_jax.datasets.errors import DataError
 from unet_jax.datasets.layout import Layout, Pair
-
-AHEAD = 64  # Samples in memory at once.
+from unet_jax.side_by_side import side_by_side
 
 
 class FileBuilder(PairBuilder):
@@ -72,12 +67,8 @@ class FileBuilder(PairBuilder):
 
 def _samples(layout: Layout, size: tuple[int, int], name: str) -> Iterator[Sample]:
     problems = []
-    with quiet(), ThreadPoolExecutor(os.cpu_count()) as pool:
-        started = (pool.submit(load_pair, layout, pair, size) for pair in layout.pairs)
-        underway = deque(islice(started, AHEAD))
-        while underway:
-            result = underway.popleft().result()
-            underway.extend(islice(started, 1))
+    with quiet():
+        for result in side_by_side(lambda pair: load_pair(layout, pair, size), layout.pairs):
             if isinstance(result, Sample):
                 yield result
             else:

@@ -1,10 +1,8 @@
 """Anyone's folders of images and masks: where they lie and what masks mean is found out."""
 
-import os
 import re
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePosixPath
 
 import tensorflow_datasets as tfds
@@ -17,6 +15,7 @@ from unet_jax.datasets.errors import DataError
 from unet_jax.datasets.files import FileBuilder, opened, quiet
 from unet_jax.datasets.guess import Guess, Survey, guess, survey
 from unet_jax.datasets.layout import IMAGE_SUFFIXES, Layout, Pair, match
+from unet_jax.side_by_side import side_by_side
 
 IMAGES = ("images", "image", "imgs", "img")
 MASKS = ("masks", "mask", "labels", "label", "annotations", "annotation", "annot", "gt")
@@ -188,8 +187,8 @@ def _look(files: Files, masks: Sequence[str]) -> Guess:
         except OSError as error:
             return f"{path}: cannot be decoded ({error})"
 
-    with quiet(), ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = dict(zip(masks, pool.map(look, masks), strict=True))
+    with quiet():
+        found = dict(zip(masks, side_by_side(look, masks), strict=True))
     problems = [result for result in found.values() if isinstance(result, str)]
     if problems:
         raise DataError.listing(f"{len(problems)} masks cannot be used:", problems)
