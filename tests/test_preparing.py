@@ -239,9 +239,9 @@ KILLED = """
     from tensorflow_datasets.core import file_adapters
     from unet_jax import side_by_side
     from unet_jax.config import DataConfig
-    from unet_jax.datasets import builder, files, open_dataset
+    from unet_jax.datasets import builder, files, open_dataset, renderer
 
-    data_dir, prepared_dir, point = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+    dataset, data_dir, prepared_dir, point = sys.argv[1], *map(Path, sys.argv[2:4]), sys.argv[4]
     side_by_side.AHEAD = 1
     builder.SHARD = 5 * 4 * 16 * 32  # Five samples a file: one is complete, and one is not.
     passed = Counter()
@@ -260,27 +260,38 @@ KILLED = """
             super().write(record)
 
     files.load_pair = counted("reading", files.load_pair)
+    renderer.render = counted("rendering", renderer.render)
     file_adapters.array_record_module.ArrayRecordWriter = Counting
     tfds.core.DatasetInfo.update_data_dir = counted(
         "before the set is put in place", tfds.core.DatasetInfo.update_data_dir
     )
     open_dataset(DataConfig(
-        dataset="carvana", data_dir=data_dir, prepared_dir=prepared_dir, size=(16, 32)
+        dataset=dataset, data_dir=data_dir, prepared_dir=prepared_dir, size=(16, 32), scenes=12
     ))
 """
 
 
-@pytest.mark.parametrize("point", ["reading", "writing", "before the set is put in place"])
-def test_killed_in_the_middle_the_next_run_starts_over(point: str, kaggle: Path, tmp_path: Path):
-    places = [str(kaggle), str(tmp_path / "killed"), point]
+@pytest.mark.parametrize(
+    ("dataset", "point"),
+    [
+        ("carvana", "reading"),
+        ("carvana", "writing"),
+        ("carvana", "before the set is put in place"),
+        ("shapes", "rendering"),
+    ],
+)
+def test_killed_in_the_middle_the_next_run_starts_over(
+    dataset: str, point: str, kaggle: Path, tmp_path: Path
+):
+    places = [dataset, str(kaggle), str(tmp_path / "killed"), point]
     command = [sys.executable, "-c", textwrap.dedent(KILLED), *places]
     killed = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     left = [path for path in (tmp_path / "killed").rglob("*") if "incomplete" in path.name]
     assert left, "nothing had been begun"
     assert any("incomplete" in name for name in files(tmp_path / "killed")), "or written"
-    builder = open_set("carvana", kaggle, tmp_path / "killed")
-    whole = open_set("carvana", kaggle, tmp_path / "whole")
+    builder = open_set(dataset, kaggle, tmp_path / "killed", scenes=len(VIEWS))
+    whole = open_set(dataset, kaggle, tmp_path / "whole", scenes=len(VIEWS))
     assert contents(builder) == contents(whole)
     assert len(builder.records()) == len(VIEWS)
     # The leftovers are gone, and what is there has the same names.

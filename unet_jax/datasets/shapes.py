@@ -7,6 +7,7 @@ import tensorflow_datasets as tfds
 
 from unet_jax.datasets import scene
 from unet_jax.datasets.builder import PairBuilder, Sample, Source
+from unet_jax.datasets.renderer import rendered
 
 
 class Shapes(PairBuilder):
@@ -26,7 +27,7 @@ class Shapes(PairBuilder):
         return Source(scene.CLASSES, scene.PALETTE, self.config.scenes, self._samples())
 
     def _samples(self) -> Iterator[Sample]:
-        for index in range(self.config.scenes):
-            image, mask = scene.render(self.SEED, index, *self.size)
+        scenes = rendered(self.SEED, self.config.scenes, self.size)
+        for index, (image, mask) in enumerate(scenes):
             name = f"scene_{index:05d}"
             yield Sample(name, name, "", self.size, image, mask)
