@@ -6,7 +6,7 @@ import sys
 import tyro
 
 from parity.options import Options
-from unet_jax.cli import INTERRUPTED, mistakes
+from unet_jax.cli import INTERRUPTED, mistakes, needs_torch
 
 
 def main() -> int:
@@ -18,9 +18,10 @@ def main() -> int:
     import jax
     from rich.console import Console
 
-    from parity.device import use_device
-    from parity.inspection import inspect
-    from parity.subject import subjects
+    with needs_torch():
+        from parity.device import use_device
+        from parity.inspection import inspect
+        from parity.subject import subjects
 
     jax.config.update("jax_enable_x64", True)
     with mistakes():

@@ -1,6 +1,7 @@
 """Measures speed: `python scripts/benchmark.py --help`."""
 
 from parity.benchmark.options import parse
+from unet_jax.cli import needs_torch
 
 
 def main() -> int:
@@ -8,9 +9,10 @@ def main() -> int:
         description="Measures speed, each contender against the others in one run."
     )
     # Slow to import: only when the command line is known to be right.
-    from parity.benchmark.run import benchmark
+    with needs_torch():
+        from parity.benchmark.run import benchmark
 
-    return benchmark(options, config)
+        return benchmark(options, config)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ from typing import Literal
 
 import tyro
 
+from unet_jax.cli import needs_torch
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
@@ -31,7 +33,8 @@ class Options:
 def main() -> int:
     options = tyro.cli(Options)
     # Slow to import: only when the command line is known to be right.
-    from parity.kill import KillTest
+    with needs_torch():
+        from parity.kill import KillTest
 
     points = []
     for framework in options.frameworks:

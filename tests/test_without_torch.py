@@ -21,10 +21,16 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 @pytest.mark.parametrize(
     ("script", "arguments"),
-    [("train_torch.py", []), ("convert_weights.py", ["run", "model.pt"])],
+    [
+        ("scripts/train_torch.py", []),
+        ("scripts/convert_weights.py", ["run", "model.pt"]),
+        ("scripts/kill_test.py", []),
+        ("scripts/benchmark.py", ["train"]),
+        ("parity/__main__.py", []),
+    ],
 )
 def test_a_missing_pytorch_is_said_in_one_line(script: str, arguments: list[str], tmp_path: Path):
-    command = [sys.executable, "-c", RUN, str(ROOT / "scripts" / script), *arguments]
+    command = [sys.executable, "-c", RUN, str(ROOT / script), *arguments]
     process = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=240)
     assert process.returncode == 2
     assert process.stderr == (
