@@ -6,6 +6,7 @@ from unet_jax.evaluation.evaluate_options import parse_evaluate
 def main() -> int:
     options, config = parse_evaluate(description="Evaluates trained U-Nets, of either framework.")
     # Slow to import: only when the command line is known to be right, and PyTorch if it is needed.
+    from unet_jax.compiled import keep_compiled
     from unet_jax.evaluation.evaluate import evaluate
 
     def in_torch():
@@ -13,6 +14,7 @@ def main() -> int:
 
         return read_torch, TorchPredictor
 
+    keep_compiled()
     return evaluate(options, config, in_torch)
 
 

@@ -8,8 +8,10 @@ def main() -> int:
         description="Looks for a learning rate: trains with ever larger ones, and plots the loss."
     )
     # Slow to import: only when the command line is known to be right.
+    from unet_jax.compiled import keep_compiled
     from unet_jax.range_test import range_test
 
+    keep_compiled()
     return range_test(options, config)
 
 

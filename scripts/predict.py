@@ -6,8 +6,10 @@ from unet_jax.prediction.predict_options import parse_predict
 def main() -> int:
     options, config = parse_predict(description="Predicts with a trained U-Net.")
     # Slow to import: only when the command line is known to be right.
+    from unet_jax.compiled import keep_compiled
     from unet_jax.prediction.predict import predict
 
+    keep_compiled()
     return predict(options, config)
 
 

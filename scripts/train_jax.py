@@ -13,6 +13,7 @@ def main() -> int:
     # JAX loads only when the command line is known to be right.
     import jax
 
+    from unet_jax.compiled import keep_compiled
     from unet_jax.describe import describe
     from unet_jax.framework import Framework
     from unet_jax.hosts import Hosts
@@ -22,6 +23,7 @@ def main() -> int:
     from unet_jax.rehearsal import rehearse_training
     from unet_jax.train import train
 
+    keep_compiled()
     with mistakes():
         if options.distributed:
             connect(options.coordinator, options.processes, options.process)

@@ -6,6 +6,7 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Exact equality is promised on a CPU alone.
+os.environ["JAX_COMPILATION_CACHE_DIR"] = ""  # Commands leave nothing in the home folder.
 
 import jax
 import pytest
