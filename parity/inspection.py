@@ -184,7 +184,7 @@ def _trajectories(options: Options) -> list[Task]:
     config = load(options.preset or "shapes")
     if options.preset is None:
         config = replace(config, augment=AUGMENT)
-    config = _on_shapes(reduce(config, stages=3))
+    config = _on_shapes(reduce(config, stages=3, size=(16, 24)))
     full = options.level == "full"
     used = ("float64", "float32", "bfloat16") if full else ("float64", "float32")
     tasks: list[Task] = [
