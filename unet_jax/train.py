@@ -24,6 +24,7 @@ from unet_jax.hosts import Hosts
 from unet_jax.keeper import Keeper
 from unet_jax.onlooker import Onlooker
 from unet_jax.pipeline import Pipeline, num_logits
+from unet_jax.position import Position
 from unet_jax.run import Run
 from unet_jax.scoreboard import scored
 from unet_jax.train_options import RunOptions
@@ -176,7 +177,7 @@ def _train(
             run.summary(trainer.facts())
         say(f"All {config.train.epochs} epochs are trained; nothing is left to do.")
         return 0
-    if learner.step:
+    if trainer.position != Position():  # The step itself would have to be waited for.
         say(f"Going on after step {learner.step}, in epoch {trainer.position.epoch + 1}.")
     watch = watched(trainer.console, "Reading the data", len(pipeline.names))
     place = settle(pipeline, learner, config.data.cache, trainer.hosts, watch)
