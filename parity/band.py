@@ -77,7 +77,7 @@ def judge(found: Mapping[str, Trajectory], name: str = "trajectory") -> list[Row
                 limit = FLOAT64 if exact else float(bands[quantity].limit[n])
                 error = float(error) if np.isfinite(error) else float("inf")
                 place = f"{quantity} at step {(n + 1) * EVERY}"
-                rows.append(Row(name, precision, "trajectory", place, error, limit))
+                rows.append(Row(name, precision, name, place, error, limit))
     return rows
 
 
