@@ -395,7 +395,7 @@ def test_plain_takes_no_residual_options():
             DataConfig,
             {"stored_size": (96, 127), "size": (96, 128)},
             "stored_size: (96, 127) must be between size (96, 128) and twice that, (192, 256), on "
-            "each side",
+            "each side, or None for size itself",
             id="stored-smaller",
         ),
         pytest.param(

@@ -61,7 +61,7 @@ class PrepareConfig:
             most = (2 * self.size[0], 2 * self.size[1])
             raise ValueError(
                 f"stored_size: {self.stored_size} must be between size {self.size} and twice "
-                f"that, {most}, on each side"
+                f"that, {most}, on each side, or None for size itself"
             )
         for name in ("mask_suffix", "description"):
             if getattr(self, name) and self.dataset != "folder":
