@@ -81,8 +81,12 @@ def preparing(folder: Path) -> Iterator[tuple[subprocess.Popen[str], list[psutil
     script = Path(__file__).parents[1] / "scripts" / "prepare_data.py"
     command = [sys.executable, script, "--dataset", "shapes", "--scenes", "100000"]
     command += ["--prepared-dir", folder]
-    pipes: dict[str, Any] = {"stdout": PIPE, "stderr": PIPE, "text": True}
-    with subprocess.Popen(command, start_new_session=True, **pipes) as process:
+    options: dict[str, Any] = {
+        **{"stdout": PIPE, "stderr": PIPE, "text": True, "start_new_session": True},
+        # A job in the background ignores Ctrl-C, and so does what it starts.
+        "preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    }
+    with subprocess.Popen(command, **options) as process:
         try:
             until, renderers = time.monotonic() + 120, []
             while len(renderers) < 2 or not files(folder):
