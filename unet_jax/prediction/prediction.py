@@ -12,8 +12,6 @@ from unet_jax.weights import Colour
 
 OVERLAID = 1024
 """Rows that are drawn at once: drawing takes many times the memory of the picture."""
-
-
 NAMED = 5
 """Classes that are told."""
 
