@@ -7,6 +7,8 @@ from typing import Literal
 import jax
 import torch
 
+from unet_jax.models.convolution import xla_alone
+
 Device = Literal["cpu", "gpu"]
 
 
@@ -49,12 +51,15 @@ def precisions(device: Device) -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def arithmetic(precision: str) -> Iterator[None]:
-    """Products of float32 in full, or, for `tf32`, with the 10 bits of a GPU's fast units."""
+    """Products of float32 in full, or, for `tf32`, with the 10 bits of a GPU's fast units.
+
+    JAX computes by XLA alone: PyTorch calls oneDNN, too, and one library would agree with itself.
+    """
     fast, backends = precision == "tf32", torch.backends
     before = backends.cuda.matmul.allow_tf32, backends.cudnn.allow_tf32
     backends.cuda.matmul.allow_tf32 = backends.cudnn.allow_tf32 = fast
     try:
-        with jax.default_matmul_precision("tensorfloat32" if fast else "highest"):
+        with xla_alone(), jax.default_matmul_precision("tensorfloat32" if fast else "highest"):
             yield
     finally:
         backends.cuda.matmul.allow_tf32, backends.cudnn.allow_tf32 = before

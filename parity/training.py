@@ -11,6 +11,7 @@ from flax.traverse_util import flatten_dict
 from parity.twin import flax_variables, make_learner
 from unet_jax.batch import Batch
 from unet_jax.config import Config
+from unet_jax.models.convolution import xla_alone
 from unet_jax.recipe import Recipe
 from unet_jax.state import TrainState
 from unet_torch_ref.learner import TorchLearner
@@ -33,7 +34,7 @@ class Training(NamedTuple):
 
 
 def train_jax(recipe: Recipe, state: TrainState, batches: Sequence[Batch]) -> Training:
-    """Takes a step on each batch.
+    """Takes a step on each batch, by XLA alone (see `parity.device.arithmetic`).
 
     Args:
       recipe: The step.
@@ -42,7 +43,8 @@ def train_jax(recipe: Recipe, state: TrainState, batches: Sequence[Batch]) -> Tr
     """
     step, training = jax.jit(recipe.train), Training([], [])
     for n, batch in enumerate(batches, start=1):
-        state, metrics = step(state, batch)
+        with xla_alone():
+            state, metrics = step(state, batch)
         training.losses.append(float(metrics["loss"]))
         if n % EVERY == 0:
             training.parameters.append(_flat(state.params))

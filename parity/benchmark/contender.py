@@ -6,7 +6,7 @@ from typing import Literal
 
 Precision = Literal["float32", "tf32", "bfloat16", "float16"]
 """What convolutions compute in. tf32: float32, of which a GPU's fast units take 10 bits."""
-How = Literal["jit", "pmap", "eager", "compile", "compile max-autotune"]
+How = Literal["jit", "jit, XLA alone", "pmap", "eager", "compile", "compile max-autotune"]
 
 NEEDS_GPU = "needs a GPU"
 LOADED = ", from prepared records"
@@ -45,19 +45,21 @@ REFERENCE = Contender(framework="torch", how="eager", precision="float32", chann
 """What all others have to agree with."""
 
 
-def contenders(precisions: Sequence[Precision], devices: int) -> list[Contender]:
+def contenders(
+    precisions: Sequence[Precision], devices: int, onednn: bool = False
+) -> list[Contender]:
     """All of these precisions, JAX first.
 
     Args:
       precisions: In this order.
       devices: How many there are; with one, pmap is what jit is.
+      onednn: Whether JAX calls it for convolutions of float32; then XLA's own take part, too.
     """
     ways: tuple[How, ...] = ("jit", "pmap") if devices > 1 else ("jit",)
-    jax = [
-        Contender(framework="jax", how=how, precision=precision)
-        for precision in precisions
-        for how in ways
-    ]
+    jax = []
+    for precision in precisions:
+        own = (*ways, "jit, XLA alone") if onednn and precision == "float32" else ways
+        jax += [Contender(framework="jax", how=how, precision=precision) for how in own]
     modes: tuple[How, ...] = ("eager", "compile", "compile max-autotune")
     return jax + [
         Contender(framework="torch", how=how, precision=precision, channels_last=layout)

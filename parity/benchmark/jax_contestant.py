@@ -18,6 +18,7 @@ from unet_jax.augment import normalise
 from unet_jax.batch import Batch
 from unet_jax.host_memory import free_host_memory
 from unet_jax.metrics import predict_classes
+from unet_jax.onednn.library import SWITCH
 from unet_jax.parallel import Mode, choose
 from unet_jax.recipe import build_recipe
 from unet_jax.state import TrainState
@@ -38,6 +39,8 @@ class JaxContestant(Contestant):
         jax.config.update("jax_enable_compilation_cache", False)  # The time to compile is shown.
         fast = contender.precision == "tf32"
         jax.config.update("jax_default_matmul_precision", "tensorfloat32" if fast else "highest")
+        if contender.how == "jit, XLA alone":
+            os.environ[SWITCH] = "0"
         backend, expected = jax.default_backend(), "gpu" if task.gpu else "cpu"
         if backend != expected:
             raise ValueError(f"JAX computes on {backend}, PyTorch on {expected}")

@@ -25,6 +25,7 @@ from parity.benchmark.task import Task, steady
 from parity.benchmark.torch_contestant import TorchInference, TorchTraining
 from parity.benchmark.torch_epochs import TorchEpochs
 from parity.benchmark.worker import Worker
+from unet_jax import onednn
 from unet_jax.config import Config, dump
 from unet_jax.datasets import class_ids
 
@@ -82,7 +83,7 @@ def measure(config: Config, plan: Plan, say: Callable[[str], object]) -> Results
     devices = torch.cuda.device_count() if gpu else int(os.environ.get("JAX_NUM_CPU_DEVICES", "1"))
     own: Precision = config.train.precision
     precisions = plan.precisions or ((own, "tf32") if own == "float32" else (own,))
-    found = chosen(contenders(precisions, devices), plan.parts)
+    found = chosen(contenders(precisions, devices, not gpu and onednn.available()), plan.parts)
     facts, device = machine.facts(), machine.device(gpu)
     peaks, rows = device_peaks(device), []
     for batch_size in batch_sizes:

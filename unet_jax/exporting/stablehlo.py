@@ -7,6 +7,7 @@ import numpy as np
 from jax import export
 
 from unet_jax.exporting.artefact import Format, Run, Size, build_function
+from unet_jax.models.convolution import xla_alone
 from unet_jax.weights import Trained
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -16,7 +17,9 @@ def _write(trained: Trained, size: Size, path: Path) -> None:
     shape = export.symbolic_shape(f"batch, {size[0]}, {size[1]}, 3")
     function = build_function(trained)
     assert isinstance(function, jax.stages.Wrapped)
-    exported = export.export(function, platforms=PLATFORMS)(jax.ShapeDtypeStruct(shape, np.uint8))
+    images = jax.ShapeDtypeStruct(shape, np.uint8)
+    with xla_alone():
+        exported = export.export(function, platforms=PLATFORMS)(images)
     path.write_bytes(exported.serialize())
 
 

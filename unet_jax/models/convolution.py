@@ -1,15 +1,20 @@
-"""A 2-D convolution whose gradients are fast on a CPU, too. Images are [B, H, W, C].
+"""A 2-D convolution that is fast on a CPU, too, as are its gradients. Images are [B, H, W, C].
 
-XLA computes a kernel's gradient as a convolution with a window of the whole image, for which its
-CPU backend has no good code. There it is computed as matrix products instead (docs/speed.md).
+There, float32 is oneDNN's where that is installed. Else, a kernel's gradient is computed as matrix
+products: XLA has it as a convolution with a window of the whole image, for which its CPU backend
+has no good code (docs/speed.md).
 """
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+from unet_jax import onednn
 
 Gradient = Callable[..., jax.Array]
 
@@ -32,7 +37,23 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
     """
     if kernel.shape[0] == stride == 1:
         return jnp.einsum("bhwi,io->bhwo", x, kernel[0, 0])
+    # Of 1×1 kernels and a stride, oneDNN 3.2 gets gradients wrong: 3 channels, 8×12, stride 2.
+    if kernel.shape[0] > 1 and x.dtype == jnp.float32 and _by_onednn.get() and onednn.available():
+        return _convolve_by_onednn(x, kernel, stride)
     return _convolve(x, kernel, stride)
+
+
+_by_onednn = ContextVar("_by_onednn", default=True)
+
+
+@contextlib.contextmanager
+def xla_alone() -> Iterator[None]:
+    """What is traced in here calls no library, so that it can be run where there is none."""
+    token = _by_onednn.set(False)
+    try:
+        yield
+    finally:
+        _by_onednn.reset(token)
 
 
 def _plain(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
@@ -80,6 +101,38 @@ def _backward(stride: int, saved: tuple, g: jax.Array) -> tuple[jax.Array, jax.A
 
 
 _convolve.defvjp(_forward, _backward)
+
+
+def _library_or_plain(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    ours, xlas = (partial(run, stride=stride) for run in (onednn.forward, _plain))
+    return lax.platform_dependent(x, kernel, cpu=ours, default=xlas)
+
+
+_convolve_by_onednn = jax.custom_vjp(_library_or_plain, nondiff_argnums=(2,))
+
+
+def _forward_by_onednn(x: jax.Array, kernel: jax.Array, stride: int) -> tuple[jax.Array, tuple]:
+    return _library_or_plain(x, kernel, stride), (x, kernel)
+
+
+def _backward_by_onednn(stride: int, saved: tuple, g: jax.Array) -> tuple[jax.Array, jax.Array]:
+    x, kernel = saved
+    by_x = lax.platform_dependent(
+        g,
+        kernel,
+        cpu=partial(onednn.backward_data, shape=x.shape, stride=stride),
+        default=partial(_input_by_convolution, shape=x.shape, stride=stride),
+    )
+    by_kernel = lax.platform_dependent(
+        x,
+        g,
+        cpu=partial(onednn.backward_weights, shape=kernel.shape, stride=stride),
+        default=partial(_kernel_by_convolution, side=kernel.shape[0], stride=stride),
+    )
+    return by_x, by_kernel
+
+
+_convolve_by_onednn.defvjp(_forward_by_onednn, _backward_by_onednn)
 
 
 def _input_by_convolution(

@@ -13,6 +13,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from unet_jax.models.convolution import convolve
+from unet_jax.models.group_norm import group_norm
 
 NormKind = Literal["batch", "group", "none"]
 UpsampleKind = Literal["transposed", "bilinear"]
@@ -140,26 +141,12 @@ class GroupNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        features, dtype = x.shape[-1], x.dtype
+        features = x.shape[-1]
         if features % self.groups:
             raise ValueError(f"{features} channels do not divide into {self.groups} groups")
         scale = self.param("scale", nn.initializers.ones, (features,))
         bias = self.param("bias", nn.initializers.zeros, (features,))
-        x = x.astype(scale.dtype)
-        # Centred first: the one-pass variance, E[x²] - E[x]², cancels where the mean is large.
-        x = x - self.mean(x)
-        factor = scale.reshape(1, 1, 1, -1) * lax.rsqrt(self.mean(jnp.square(x)) + self.epsilon)
-        return (x * factor + bias.reshape(1, 1, 1, -1)).astype(dtype)
-
-    def mean(self, x: jax.Array) -> jax.Array:
-        """The mean of each image's groups, [B, 1, 1, C]: every channel has its group's."""
-        batch, height, width, features = x.shape
-        # A product with ones: on a CPU, XLA runs it and its gradient on all cores, a sum on one.
-        weight = jnp.full((1, height * width), 1 / (height * width), x.dtype)
-        flat = x.reshape(batch, height * width, features)
-        channels = jnp.matmul(weight, flat, precision=lax.Precision.HIGHEST)
-        groups = channels.reshape(batch, self.groups, -1).mean(-1)
-        return jnp.repeat(groups, features // self.groups, axis=-1).reshape(batch, 1, 1, features)
+        return group_norm(x, scale, bias, self.groups, self.epsilon)
 
 
 def normalize(

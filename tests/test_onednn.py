@@ -1,0 +1,155 @@
+"""oneDNN's convolutions against XLA's."""
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from unet_jax import onednn
+from unet_jax.models import convolution
+from unet_jax.models.convolution import convolve, xla_alone
+from unet_jax.onednn import calls
+from unet_jax.onednn.library import SWITCH
+
+pytestmark = pytest.mark.skipif(
+    not onednn.available(), reason='no oneDNN here: pip install -e ".[onednn]" on x86-64 Linux'
+)
+SHAPES = (2, 9, 13, 5), (3, 3, 5, 8)
+
+
+def drawn(*shapes):
+    keys = jax.random.split(jax.random.key(0), len(shapes))
+    return [
+        jax.random.normal(key, shape, jnp.float32) for key, shape in zip(keys, shapes, strict=True)
+    ]
+
+
+def exact(run, *args):
+    """What `run` gives in float64, by XLA, and the same of the absolute values."""
+    with jax.enable_x64(True), xla_alone():
+        wide = [np.asarray(arg, np.float64) for arg in args]
+        return np.asarray(run(*wide)), np.asarray(run(*map(np.abs, wide)))
+
+
+@pytest.mark.parametrize("inputs", [3, 8, 17])
+@pytest.mark.parametrize("size", [(8, 12), (9, 13), (7, 10)], ids=str)
+@pytest.mark.parametrize(("side", "stride"), [(3, 1), (5, 1), (3, 2), (5, 2), (3, 3)])
+def test_every_pass_is_xlas(side: int, stride: int, size: tuple[int, int], inputs: int):
+    shapes = (2, *size, inputs), (side, side, inputs, 8)
+    x, kernel = drawn(*shapes)
+    y = onednn.forward(x, kernel, stride)
+    g = jnp.sin(y)
+    passes = {
+        "forward": (
+            (x, kernel),
+            partial(onednn.forward, stride=stride),
+            partial(convolution._plain, stride=stride),
+            side**2 * inputs,
+        ),
+        "by input": (
+            (g, kernel),
+            partial(onednn.backward_data, shape=x.shape, stride=stride),
+            partial(convolution._input_by_convolution, shape=x.shape, stride=stride),
+            side**2 * 8,
+        ),
+        "by kernel": (
+            (x, g),
+            partial(onednn.backward_weights, shape=kernel.shape, stride=stride),
+            partial(convolution._kernel_by_convolution, side=side, stride=stride),
+            g.size // 8,
+        ),
+    }
+    for name, (args, ours, xlas, products) in passes.items():
+        right, absolute = exact(xlas, *args)
+        # A sum of n products, in any order: Higham, Accuracy and Stability, 2002, section 3.1.
+        bound = products * np.finfo(np.float32).eps * absolute
+        assert np.all(np.abs(np.asarray(ours(*args)) - right) <= bound), name
+
+
+def test_a_convolution_of_float32_is_its():
+    x, kernel = drawn(*SHAPES)
+
+    def called(platform: str, dtype=jnp.float32) -> int:
+        def total(x, kernel):
+            return convolve(x, kernel).sum()
+
+        args = x.astype(dtype), kernel.astype(dtype)
+        trace = jax.jit(jax.grad(total, argnums=(0, 1))).trace(*args)
+        return trace.lower(lowering_platforms=(platform,)).as_text().count("@unet_jax_onednn")
+
+    # The forward pass of a sum leaves no trace in its gradient.
+    assert called("cpu") == 2
+    assert called("cuda") == called("tpu") == called("cpu", jnp.bfloat16) == 0
+    with xla_alone():
+        assert called("cpu") == 0
+    assert called("cpu") == 2
+
+
+def test_strided_kernels_of_one_pixel_are_xlas():
+    x, kernel = drawn((2, 8, 12, 3), (1, 1, 3, 8))
+    trace = jax.jit(lambda x, kernel: convolve(x, kernel, 2)).trace(x, kernel)
+    assert "onednn" not in trace.lower(lowering_platforms=("cpu",)).as_text()
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_gradients_pass_through(stride: int):
+    x, kernel = drawn(*SHAPES)
+
+    def total(x, kernel):
+        return jnp.sum(jnp.sin(convolve(x, kernel, stride)))
+
+    def gradients(x, kernel):
+        return jax.grad(total, argnums=(0, 1))(x, kernel)
+
+    ours = jax.jit(gradients)(x, kernel)
+    with jax.enable_x64(True), xla_alone():
+        right = gradients(*(np.asarray(arg, np.float64) for arg in (x, kernel)))
+    for a, b in zip(ours, right, strict=True):
+        # Sums of at most 234 products of values around 1.
+        np.testing.assert_allclose(a, b, atol=1e-4)
+
+
+def test_an_axis_can_be_mapped():
+    x, kernel = drawn((3, *SHAPES[0]), SHAPES[1])
+    mapped = jax.vmap(lambda x: convolve(x, kernel))(x)
+    np.testing.assert_array_equal(mapped, jnp.stack([convolve(each, kernel) for each in x]))
+
+
+def test_threads_do_not_mix_up_their_values():
+    kernel = drawn(SHAPES[1])[0]
+    run = jax.jit(lambda x: convolve(x, kernel))
+    images = [jnp.full(SHAPES[0], i, jnp.float32) for i in range(32)]
+    one_by_one = [np.asarray(run(x)) for x in images]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda x: np.asarray(run(x)), images * 4))
+    for i, result in enumerate(together):
+        np.testing.assert_array_equal(result, one_by_one[i % len(images)])
+
+
+def test_an_error_is_the_programs(monkeypatch):
+    x, kernel = drawn((1, 6, 7, 3), (3, 3, 3, 4))
+    run = jax.jit(lambda x: convolve(x, kernel))
+    run(x)
+
+    def fail(*_):
+        raise RuntimeError("oneDNN has had enough")
+
+    monkeypatch.setattr(calls, "find", fail)
+    with pytest.raises((jax.errors.JaxRuntimeError, ValueError), match="oneDNN has had enough"):
+        run(x).block_until_ready()
+
+
+def test_it_can_be_switched_off():
+    code = "from unet_jax import onednn; print(onednn.available())"
+    for value, said in (("0", "False"), ("1", "True")):
+        env = os.environ | {SWITCH: value}
+        run = subprocess.run(
+            [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
+        )
+        assert run.stdout.strip() == said

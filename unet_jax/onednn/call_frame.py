@@ -1,0 +1,152 @@
+"""What XLA hands to a function that it calls: `xla/ffi/api/c_api.h`, version 0.1 and later.
+
+Newer versions add fields at the end of these structures, and nothing before.
+"""
+
+from collections.abc import Callable, Sequence
+from ctypes import (
+    CFUNCTYPE,
+    POINTER,
+    Structure,
+    byref,
+    c_char_p,
+    c_int,
+    c_int64,
+    c_size_t,
+    c_uint32,
+    c_void_p,
+    cast,
+    sizeof,
+)
+from typing import NamedTuple
+
+EXECUTE, METADATA, INTERNAL_ERROR, VERSION = 3, 1, 13, (0, 1)
+
+
+class _Head(Structure):
+    _fields_ = [("struct_size", c_size_t), ("extension_start", c_void_p)]
+
+
+class _Version(_Head):
+    _fields_ = [("major", c_int), ("minor", c_int)]
+
+
+class _Metadata(Structure):
+    _fields_ = [("struct_size", c_size_t), ("api_version", _Version), ("traits", c_uint32)]
+
+
+class _Extension(Structure):
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("type", c_int),
+        ("next", c_void_p),
+        ("metadata", POINTER(_Metadata)),
+    ]
+
+
+class _ErrorCreate(_Head):
+    _fields_ = [("message", c_char_p), ("code", c_int)]
+
+
+class _Api(_Head):
+    _fields_ = [
+        ("api_version", _Version),
+        ("internal_api", c_void_p),
+        ("error_create", CFUNCTYPE(c_void_p, POINTER(_ErrorCreate))),
+    ]
+
+
+class _Buffer(_Head):
+    _fields_ = [
+        ("dtype", c_int),
+        ("data", c_void_p),
+        ("rank", c_int64),
+        ("dims", POINTER(c_int64)),
+    ]
+
+
+class _Buffers(_Head):
+    _fields_ = [("size", c_int64), ("types", c_void_p), ("items", POINTER(POINTER(_Buffer)))]
+
+
+class _Scalar(Structure):
+    _fields_ = [("dtype", c_int), ("value", POINTER(c_int64))]
+
+
+class _Attributes(_Head):
+    _fields_ = [
+        ("size", c_int64),
+        ("types", c_void_p),
+        ("names", c_void_p),
+        ("items", POINTER(POINTER(_Scalar))),
+    ]
+
+
+class _CallFrame(Structure):
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("extension_start", POINTER(_Extension)),
+        ("api", POINTER(_Api)),
+        ("context", c_void_p),
+        ("stage", c_int),
+        ("arguments", _Buffers),
+        ("results", _Buffers),
+        ("attributes", _Attributes),
+    ]
+
+
+class Buffer(NamedTuple):
+    """Where values lie.
+
+    Attributes:
+      address: Of the first.
+      shape: Theirs.
+    """
+
+    address: int
+    shape: tuple[int, ...]
+
+
+Handler = Callable[[Sequence[Buffer], Sequence[Buffer], int], None]
+C_FUNCTION = CFUNCTYPE(c_void_p, POINTER(_CallFrame))
+
+
+def c_function(handler: Handler) -> "C_FUNCTION":  # pyright: ignore[reportInvalidTypeForm]
+    """The function that XLA can call; it lives as long as what is returned.
+
+    Args:
+      handler: Told of arguments, results, and the one attribute, an int64; what it raises becomes
+        an error of the program's.
+    """
+
+    def call(pointer: "POINTER(_CallFrame)") -> int | None:  # pyright: ignore
+        frame = pointer.contents
+        extension = frame.extension_start
+        if extension and extension.contents.type == METADATA:
+            version = extension.contents.metadata.contents.api_version
+            version.major, version.minor = VERSION
+            return None
+        if frame.stage != EXECUTE:
+            return None
+        try:
+            handler(
+                _buffers(frame.arguments),
+                _buffers(frame.results),
+                frame.attributes.items[0].contents.value[0],
+            )
+        except Exception as error:
+            message = str(error).encode()
+            arguments = _ErrorCreate(sizeof(_ErrorCreate), None, message, INTERNAL_ERROR)
+            return frame.api.contents.error_create(byref(arguments))
+        return None
+
+    return C_FUNCTION(call)
+
+
+def address(function: "C_FUNCTION") -> int | None:  # pyright: ignore[reportInvalidTypeForm]
+    return cast(function, c_void_p).value
+
+
+def _buffers(found: _Buffers) -> list[Buffer]:
+    buffers = (found.items[i].contents for i in range(found.size))
+    return [Buffer(each.data, tuple(each.dims[: each.rank])) for each in buffers]
