@@ -2,7 +2,11 @@
 
 import time
 
+import jax
+
 from parity.benchmark.contender import Contender
+from parity.benchmark.jax_contestant import JaxTraining
+from parity.benchmark.scaling import on_devices
 from parity.benchmark.task import Task
 from parity.benchmark.torch_contestant import TorchTraining
 
@@ -21,3 +25,12 @@ class Troubled(TorchTraining):
         super().step()
         if not self.contender.channels_last:
             time.sleep(SLEEP)
+
+
+def off_by_a_little(count: int, task: Task, contender: Contender) -> JaxTraining:
+    """Several devices, one of whose weights is another."""
+    contestant = on_devices(count, task, contender)
+    if count == 4:
+        params = jax.tree.map(lambda leaf: 1.01 * leaf, contestant.state.params)
+        contestant.state = contestant.state.replace(params=params)
+    return contestant

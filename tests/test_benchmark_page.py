@@ -122,7 +122,7 @@ def test_the_suite_holds_what_is_promised():
     names = {case.name for case in GPU}
     for network in ("residual", "plain"):
         for size in ("256x256", "320x480"):
-            for subject in ("train", "infer", "end-to-end"):
+            for subject in ("train", "infer", "end-to-end", "scaling"):
                 assert f"{network}-{size}-{subject}" in names
     vendor = next(case for case in GPU if case.name == "plain-572x572-train")
     assert vendor.config.train.batch_size == 8
@@ -138,7 +138,7 @@ def test_the_suite_holds_what_is_promised():
         ("infer --end-to-end", "--end-to-end is for train, not for infer"),
         (
             "data --precisions bfloat16",
-            "--precisions is for train, infer, ops, not for data",
+            "--precisions is for train, infer, ops, scaling, not for data",
         ),
         ("train --samples 0", "--samples: 0 is less than 1"),
         ("train --batch-sizes 4 0", "--batch-sizes: 0 is less than 1"),
@@ -150,6 +150,12 @@ def test_the_suite_holds_what_is_promised():
             "train --contenders flax",
             "--contenders: 'flax' is in none of the names: JAX jit, float32;",
         ),
+        (
+            "suite . --cases nothing",
+            "--cases: 'nothing' is in none of the names: ",
+        ),
+        ("train --cases shapes", "--cases is for suite, not for train"),
+        ("scaling --batch-sizes 12", "batch_size: 12 does not divide among 8 devices"),
         (
             "train --batch-sizes 3 --accumulate 2",
             "accumulate: 2 does not divide batch_size 3",

@@ -1,5 +1,6 @@
 """`python -m parity`: what it writes and prints, and what it refuses."""
 
+import dataclasses
 import itertools
 import json
 import subprocess
@@ -250,6 +251,13 @@ def test_a_recipe_agrees_by_all_that_its_file_says(x64: None):
     }
     assert rows[-1].name == "gradients"
     assert 0 < rows[-1].error < 1e-4  # Of float32: neither exact nor coarse.
+
+
+def test_a_reduced_config_has_the_size_that_is_asked_for():
+    whole = load("shapes")
+    odd = dataclasses.replace(whole, data=dataclasses.replace(whole.data, size=(63, 96)))
+    assert reduce(whole, size=(16, 24)).data.size == (16, 24)
+    assert reduce(odd, stages=2, size=(16, 24)).data.size == (15, 24)
 
 
 @pytest.mark.parametrize("name", presets())

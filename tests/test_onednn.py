@@ -5,6 +5,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ from unet_jax.models import convolution
 from unet_jax.models.convolution import convolve, xla_alone
 from unet_jax.onednn import calls
 from unet_jax.onednn.library import SWITCH
+from unet_jax.parallel import Jit, Shard
 
 pytestmark = pytest.mark.skipif(
     not onednn.available(), reason='no oneDNN here: pip install -e ".[onednn]" on x86-64 Linux'
@@ -143,6 +145,18 @@ def test_an_error_is_the_programs(monkeypatch):
     monkeypatch.setattr(calls, "find", fail)
     with pytest.raises((jax.errors.JaxRuntimeError, ValueError), match="oneDNN has had enough"):
         run(x).block_until_ready()
+
+
+def test_a_program_that_xla_divides_is_its_own():
+    x, kernel = drawn(*SHAPES)
+    x = jnp.repeat(x, 4, axis=0)
+
+    def lowered(parallel: Jit | Shard) -> str:
+        step: Any = parallel.train(lambda kernel, x: (kernel, convolve(x, kernel)))
+        return step.lower(kernel, x).as_text()
+
+    assert "onednn" not in lowered(Shard())
+    assert "onednn" in lowered(Jit())
 
 
 def test_it_can_be_switched_off():

@@ -11,6 +11,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from unet_jax.batch import Batch
 from unet_jax.config import Config
+from unet_jax.models.convolution import xla_alone
 
 AXIS = "devices"
 Mode = Literal["auto", "jit", "pmap", "shard"]
@@ -108,7 +109,10 @@ class Pmap:
 
 
 class Shard:
-    """All devices of all hosts: one program, which the compiler divides by the batch."""
+    """All devices of all hosts: one program, which the compiler divides by the batch.
+
+    It is XLA's alone, which cannot divide a library's work.
+    """
 
     axis_name = None
 
@@ -121,7 +125,7 @@ class Shard:
 
     def train(self, step: Step) -> Step:
         return jax.jit(
-            step,
+            xla_alone()(step),
             donate_argnums=0,
             in_shardings=(self._same, self._divided),
             out_shardings=self._same,
@@ -129,7 +133,7 @@ class Shard:
 
     def evaluate(self, step: Step) -> Step:
         placed = (self._same, self._divided)
-        compiled = jax.jit(step, in_shardings=placed, out_shardings=placed)
+        compiled = jax.jit(xla_alone()(step), in_shardings=placed, out_shardings=placed)
 
         def run(state: Any, batch: Batch) -> tuple[Any, Any]:
             sums, predicted = compiled(state, batch)

@@ -29,7 +29,7 @@ from unet_jax import onednn
 from unet_jax.config import Config, dump
 from unet_jax.datasets import class_ids
 
-Subject = Literal["train", "infer", "end-to-end"]
+Subject = Literal["train", "infer", "end-to-end", "scaling"]
 CONTESTANTS: dict[tuple[Subject, str], Callable[[Task, Contender], Contestant]] = {
     ("train", "jax"): JaxTraining,
     ("train", "torch"): TorchTraining,

@@ -17,36 +17,42 @@ class BenchmarkOptions(StartOptions):
     """What is measured, and how long."""
 
     subject: tyro.conf.Positional[
-        Literal["train", "infer", "ops", "data", "encodings", "suite", "compare", "docs"]
+        Literal["train", "infer", "ops", "scaling", "data", "encodings", "suite", "compare", "docs"]
     ] = "data"
     """train, infer: the network in JAX against PyTorch in each of its dresses. ops: its layers one
-    by one. data: the loader by stage, against PyTorch's. encodings: ways to store prepared samples.
-    suite: all that docs/benchmarks.md shows of this device. compare: what got slower from one JSON
-    file to another. docs: writes docs/benchmarks.md."""
+    by one. scaling: a step on 1, 2, 4 and 8 devices. data: the loader by stage, against PyTorch's.
+    encodings: ways to store prepared samples. suite: all that docs/benchmarks.md shows of this
+    device. compare: what got slower from one JSON file to another. docs: writes
+    docs/benchmarks.md."""
 
     files: tyro.conf.Positional[tuple[Path, ...]] = ()
     """compare: the old file and the new one. suite, docs: the folder of JSON files, by default
     docs/benchmarks; the page is written beside it."""
 
     batch_sizes: tuple[int, ...] = ()
-    """Images a step, one after another (train, infer, ops). Default: --batch-size."""
+    """Images a step, one after another (train, infer, ops, scaling). Default: --batch-size."""
 
     precisions: tuple[Literal["float32", "tf32", "bfloat16", "float16"], ...] = ()
     """What convolutions compute in, likewise. Default: --precision, beside float32 also tf32."""
 
     contenders: tuple[str, ...] = ()
-    """Parts of the names of those who take part, such as JAX or channels_last (train, infer).
-    Default: all."""
+    """Parts of the names of those who take part, such as JAX or channels_last (train, infer,
+    suite). Default: all."""
+
+    cases: tuple[str, ...] = ()
+    """Parts of the names of the files that are measured anew, such as 256x256 (suite). Default:
+    all."""
 
     end_to_end: bool = False
     """Also whole epochs from prepared records, loaders included (train)."""
 
     samples: int = 20
-    """How often each contender is timed; they take turns (train, infer, ops, suite)."""
+    """How often each contender is timed; they take turns (train, infer, ops, scaling,
+    suite)."""
 
     limit: float = 600.0
     """Seconds that a contender may take to start, and for its samples: a slow one takes fewer
-    (train, infer, ops, suite)."""
+    (train, infer, ops, scaling, suite)."""
 
     rounds: int = 5
     """How often each contender is timed; they take turns (data, encodings)."""
@@ -61,12 +67,13 @@ class BenchmarkOptions(StartOptions):
     """JSON file for the results; of networks, a bar chart of the same name is drawn beside it."""
 
 
-NETWORKS = ("train", "infer", "ops")
+NETWORKS = ("train", "infer", "ops", "scaling")
 USERS: dict[str, tuple[str, ...]] = {
     "files": ("suite", "compare", "docs"),
     "batch_sizes": NETWORKS,
     "precisions": NETWORKS,
-    "contenders": ("train", "infer"),
+    "contenders": ("train", "infer", "suite"),
+    "cases": ("suite",),
     "end_to_end": ("train",),
     "samples": (*NETWORKS, "suite"),
     "limit": (*NETWORKS, "suite"),

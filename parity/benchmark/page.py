@@ -12,6 +12,7 @@ from parity.benchmark.table import (
     layer_cells,
     lines,
     loading,
+    spread,
     verdicts,
 )
 
@@ -38,8 +39,9 @@ rate is constant.
 - *off reference*: the largest relative difference of what was compared.
 
 A case of one's own: `python scripts/benchmark.py train --preset PRESET --batch-sizes 1 4 8`;
-`infer`, `ops` (layer by layer) and `train --end-to-end` likewise, and `compare OLD NEW` shows
-what got slower.
+`infer`, `ops` (layer by layer), `train --end-to-end` and `scaling` (1, 2, 4 and 8 devices, those of
+a CPU being virtual: their losses have to agree with one's, their speed says nothing) likewise.
+`compare OLD NEW` shows what got slower, and `suite --cases NAME` measures some files anew.
 """
 FILLED_BY = "python scripts/benchmark.py suite"
 
@@ -91,7 +93,7 @@ def _section(path: Path, results: Results) -> str:
         return "\n".join([*shown, _table(LAYER_HEADINGS, layer_cells(results.rows))])
     for case, rows in cases(results.rows).items():
         shown += [f"**{case}**\n", _table(HEADINGS, lines(rows))]
-        shown += [f"{text}.\n" for text in (*verdicts(rows), *loading(rows))]
+        shown += [f"{text}.\n" for text in (*verdicts(rows), *loading(rows), *spread(rows))]
     return "\n".join(shown)
 
 

@@ -66,7 +66,7 @@ def _loaders(options: BenchmarkOptions, config: Config) -> int:
 
 
 def _networks(options: BenchmarkOptions, config: Config) -> int:
-    """Training, inference, or layers."""
+    """Training, inference, layers, or devices."""
     from parity.benchmark.chart import draw
 
     results = _measured(config, _plan(options), layers=options.subject == "ops")
@@ -79,10 +79,11 @@ def _networks(options: BenchmarkOptions, config: Config) -> int:
 def _measured(config: Config, plan: "Plan", *, layers: bool = False) -> "Results":
     """What was measured, and printed."""
     from parity.benchmark import layers as alone
-    from parity.benchmark import networks
+    from parity.benchmark import networks, scaling
     from parity.benchmark.table import tables
 
-    results = (alone if layers else networks).measure(config, plan, say)
+    several = scaling if plan.subject == "scaling" else networks
+    results = (alone if layers else several).measure(config, plan, say)
     for table in tables(results):
         console().print(table)
     versions = ", ".join(f"{name} {value}" for name, value in results.facts["versions"].items())
@@ -93,7 +94,7 @@ def _measured(config: Config, plan: "Plan", *, layers: bool = False) -> "Results
 def _plan(options: BenchmarkOptions) -> "Plan":
     from parity.benchmark.networks import Plan
 
-    subject = "infer" if options.subject == "infer" else "train"
+    subject = "train" if options.subject not in ("infer", "scaling") else options.subject
     return Plan(
         subject="end-to-end" if options.end_to_end else subject,
         batch_sizes=options.batch_sizes,
@@ -109,10 +110,10 @@ def _suite(options: BenchmarkOptions, config: Config) -> int:
     import torch
 
     from parity.benchmark import machine
-    from parity.benchmark.suite import CPU, GPU, run_suite
+    from parity.benchmark.suite import CPU, GPU, named, run_suite
 
     folder, gpu = _folder(options), torch.cuda.is_available()
-    suite = GPU if gpu else CPU
+    suite = named(GPU if gpu else CPU, options.cases)
     run_suite(suite, _plan(options), folder, machine.device(gpu), _measured)
     return _docs(options, config)
 

@@ -1,6 +1,6 @@
 """All that docs/benchmarks.md shows of a device."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -49,7 +49,7 @@ def _gpu() -> list[Case]:
     for network, preset in (("residual", "carvana"), ("plain", "plain-carvana-yaml")):
         for size in ((256, 256), (320, 480)):
             config = _full_size(preset, size, 16)
-            for subject in ("train", "infer", "end-to-end"):
+            for subject in ("train", "infer", "end-to-end", "scaling"):
                 name = f"{network}-{size[0]}x{size[1]}-{subject}"
                 cases.append(Case(name, subject, config, ("bfloat16",)))
     # A vendor's published shape of the plain U-Net.
@@ -65,6 +65,7 @@ def _cpu() -> list[Case]:
         ("shapes-train", "train", shapes),
         ("shapes-infer", "infer", shapes),
         ("shapes-end-to-end", "end-to-end", shapes),
+        ("shapes-scaling", "scaling", shapes),
         ("carvana-small-train", "train", cars),
         ("carvana-small-infer", "infer", cars),
         ("carvana-small-plain-train", "train", replace(cars, model=plain)),
@@ -78,6 +79,19 @@ def _cpu() -> list[Case]:
 
 
 GPU, CPU = _gpu(), _cpu()
+
+
+def named(suite: list[Case], parts: Sequence[str]) -> list[Case]:
+    """Those whose names hold one of these parts; without any, all.
+
+    Raises:
+      ValueError: A part is in no name.
+    """
+    for part in parts:
+        if not any(part in case.name for case in suite):
+            names = ", ".join(case.name for case in suite)
+            raise ValueError(f"--cases: {part!r} is in none of the names: {names}")
+    return [case for case in suite if not parts or any(part in case.name for part in parts)]
 
 
 def run_suite(suite: list[Case], plan: Plan, folder: Path, device: str, run: Run) -> None:

@@ -112,6 +112,20 @@ def loading(rows: Sequence[Row]) -> list[str]:
     ]
 
 
+def spread(rows: Sequence[Row]) -> list[str]:
+    """What several devices make of each one's rate."""
+    rates = {
+        int(row.contender.split()[1]): row.rate
+        for row in rows
+        if row.failure is None and row.contender.startswith("JAX, ")
+    }
+    return [
+        f"{n} devices: {rate / (n * rates[1]):.0%} of {n} times one's rate"
+        for n, rate in rates.items()
+        if n > 1 and 1 in rates
+    ]
+
+
 def tables(results: Results) -> list[Table]:
     """One for each case; of layers, one for all."""
     peaks = results.facts["peaks"]
@@ -125,7 +139,7 @@ def tables(results: Results) -> list[Table]:
             f"{results.subject}: {results.title}, {case}",
             HEADINGS,
             lines(rows),
-            "\n".join([caption, *verdicts(rows), *loading(rows)]),
+            "\n".join([caption, *verdicts(rows), *loading(rows), *spread(rows)]),
         )
         for case, rows in cases(results.rows).items()
     ]
