@@ -12,7 +12,7 @@ import pytest
 from parity.benchmark.page import page
 from parity.benchmark.regression import changes
 from parity.benchmark.result import Results, Row, load
-from parity.benchmark.suite import CPU, GPU
+from parity.benchmark.suite import CPU, GPU, named
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "scripts" / "benchmark.py"
@@ -116,6 +116,16 @@ def test_the_page_says_what_was_measured_and_what_was_not(tmp_path: Path):
     unmeasured = text.partition("## GPU: not measured")[2]
     assert "`python scripts/benchmark.py suite`" in unmeasured
     assert unmeasured.count("| not measured |") == len(GPU) - 1 + len(CPU)
+
+
+def test_some_cases_of_the_suite_can_be_named():
+    names = [case.name for case in named(CPU, ("plain", "scaling"))]
+    assert names == [
+        "shapes-scaling",
+        "carvana-small-plain-train",
+        "carvana-small-plain-infer",
+    ]
+    assert named(CPU, ()) == CPU
 
 
 def test_the_suite_holds_what_is_promised():

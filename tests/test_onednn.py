@@ -124,12 +124,13 @@ def test_an_axis_can_be_mapped():
 
 
 def test_threads_do_not_mix_up_their_values():
-    kernel = drawn(SHAPES[1])[0]
+    # A kernel large enough for its copy to take a while, in which another thread can come between.
+    [kernel] = drawn((3, 3, 128, 128))
     run = jax.jit(lambda x: convolve(x, kernel))
-    images = [jnp.full(SHAPES[0], i, jnp.float32) for i in range(32)]
+    images = [jnp.full((1, 8, 8, 128), i, jnp.float32) for i in range(32)]
     one_by_one = [np.asarray(run(x)) for x in images]
     with ThreadPoolExecutor(8) as pool:
-        together = list(pool.map(lambda x: np.asarray(run(x)), images * 4))
+        together = list(pool.map(lambda x: np.asarray(run(x)), images * 8))
     for i, result in enumerate(together):
         np.testing.assert_array_equal(result, one_by_one[i % len(images)])
 

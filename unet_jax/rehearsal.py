@@ -8,10 +8,12 @@ import jax
 import numpy as np
 from rich.table import Table
 
+from unet_jax import onednn
 from unet_jax.batch import Batch
 from unet_jax.config import Config
 from unet_jax.draws import draw, geometric, photometric
 from unet_jax.memory import free_memory
+from unet_jax.models.convolution import xla_alone
 from unet_jax.parallel import Parallel, named
 from unet_jax.recipe import build_recipe
 
@@ -51,6 +53,7 @@ def rehearse(
     batch: Batch,
     *,
     parallel: Parallel,
+    counted: Callable[..., Any] | None = None,
     seconds: float = 10.0,
 ) -> Rehearsal:
     """Compiles a training step, and runs it if it fits into memory.
@@ -60,12 +63,14 @@ def rehearse(
       init: Gives the first state, of which `params` are the parameters; is traced, and run once.
       batch: As in training, from `random_batch`.
       parallel: Which devices.
+      counted: The same step by XLA alone: what a library does is not counted. None: it is.
       seconds: About how long to run it, after a first step.
     """
     state, batch = jax.eval_shape(init), parallel.divide(batch)
     lowered = step.lower(state, batch)
     # Before compilation: after it, a GPU's convolutions are calls to a library, and not counted.
-    flops = lowered.cost_analysis()["flops"]
+    counting = lowered if counted is None else counted.lower(state, batch)
+    flops = counting.cost_analysis()["flops"]
     compiled = lowered.compile()
     parameters, held, free = _bytes(state.params), _bytes(state), free_memory()
     activations = compiled.memory_analysis().temp_size_in_bytes
@@ -114,7 +119,9 @@ def rehearse_training(
     )
     init = recipe.first(config.train.seed, config.data.size)
     batch = random_batch(config, classes, hosts=jax.process_count())
-    result = rehearse(parallel.train(recipe.train), init, batch, parallel=parallel)
+    # A function of its own: one that was traced is not traced again.
+    alone = parallel.train(xla_alone()(recipe.train)) if onednn.available() else None
+    result = rehearse(parallel.train(recipe.train), init, batch, parallel=parallel, counted=alone)
     return rehearsal_table(result, config, named(parallel.devices), remat=remat)
 
 

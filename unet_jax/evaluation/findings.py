@@ -102,7 +102,8 @@ def _agreement(compared: Compared, network: Evaluated) -> str:
     same = (
         "the same"
         if apart < 5e-7
-        else f"up to {apart:.1e} apart (a run validates in its --precision, this is float32)"
+        else f"up to {apart:.1e} apart (a run validates in its own batches and --precision, which "
+        "round differently)"
     )
     scores = ", ".join(f"{SCORES[n]} {v:.6f}" for n, v in network.recorded.items())
     return f"the run itself recorded {scores} for this state; found here: {same}."

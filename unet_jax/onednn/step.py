@@ -7,7 +7,6 @@ SCRATCHPAD, SCRATCHPAD_MD = 80, 136
 
 class Step:
     """Attributes:
-    description: The primitive's descriptor.
     workspace: Bytes that it needs beside its arguments.
     """
 
@@ -17,7 +16,7 @@ class Step:
         description: The primitive's descriptor.
         roles: Of each argument, what it is to the primitive, and its memory object.
         """
-        self.description, self._library = description, library
+        self._library = library
         scratchpad = library.described(description, SCRATCHPAD_MD)
         self.workspace = library.size(scratchpad)
         self._scratchpad = library.memory(scratchpad)
