@@ -53,7 +53,7 @@ def rehearse(
     batch: Batch,
     *,
     parallel: Parallel,
-    counted: Callable[..., Any] | None = None,
+    counted: Any = None,
     seconds: float = 10.0,
 ) -> Rehearsal:
     """Compiles a training step, and runs it if it fits into memory.
