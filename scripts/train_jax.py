@@ -5,7 +5,7 @@ import time
 from functools import partial
 
 from unet_jax.cli import mistakes
-from unet_jax.heap import keep_freed_memory
+from unet_jax.heap import keep_step_memory
 from unet_jax.train_options import parse
 
 
@@ -14,7 +14,7 @@ def main() -> int:
     options, config = parse(description="Trains a U-Net in Flax.")
     # A tenth of the time to the first step goes into looking for garbage among what tracing keeps.
     gc.set_threshold(100_000)
-    keep_freed_memory()
+    keep_step_memory()
     # JAX loads only when the command line is known to be right.
     import jax
 

@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 
 from parity.benchmark.stopped import Stopped
-from unet_jax.heap import keep_freed_memory
+from unet_jax.heap import keep_step_memory
 
 LONGEST_REASON = 160
 GRACE = 10.0
@@ -93,7 +93,7 @@ def _serve(pipe: Connection, make: Callable[[], Any], log: Path) -> None:
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)
-    keep_freed_memory()  # As training does.
+    keep_step_memory()  # As training does.
     try:
         made = make()
         while (order := pipe.recv()) is not None:

@@ -10,8 +10,8 @@ from unet_jax.datasets.camvid import CamVid
 from unet_jax.datasets.carvana import Carvana
 from unet_jax.datasets.errors import DataError
 from unet_jax.datasets.folder import Folder
-from unet_jax.datasets.memory import keep_freed_memory
 from unet_jax.datasets.shapes import Shapes
+from unet_jax.heap import keep_freed_memory
 
 __all__ = ["IGNORED", "DataError", "PairBuilder", "class_ids", "merged", "open_dataset"]
 

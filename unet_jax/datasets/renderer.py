@@ -19,8 +19,8 @@ from subprocess import PIPE, Popen
 import numpy as np
 
 from unet_jax.datasets.errors import DataError
-from unet_jax.datasets.memory import keep_freed_memory
 from unet_jax.datasets.scene import Bytes, render
+from unet_jax.heap import keep_freed_memory
 from unet_jax.side_by_side import side_by_side
 
 WORTH = 9_000_000

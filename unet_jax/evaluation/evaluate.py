@@ -15,7 +15,6 @@ from rich.table import Table
 from unet_jax.cli import INTERRUPTED, fail, mistakes
 from unet_jax.config import DataConfig, load
 from unet_jax.datasets.files import quiet
-from unet_jax.datasets.memory import keep_freed_memory
 from unet_jax.evaluation.compared import SIZES, Compared, Evaluated
 from unet_jax.evaluation.evaluate_options import EvaluateOptions, data_settings
 from unet_jax.evaluation.evaluation import evaluate_network
@@ -31,6 +30,7 @@ from unet_jax.evaluation.networks import (
 )
 from unet_jax.evaluation.report import foreign, write_report
 from unet_jax.evaluation.samples import Samples, samples_of_run, samples_of_set, with_places
+from unet_jax.heap import keep_freed_memory
 from unet_jax.metrics import SCORES
 from unet_jax.prediction.predict_config import PredictConfig
 from unet_jax.prediction.predictor import Predictor

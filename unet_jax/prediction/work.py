@@ -10,7 +10,7 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from unet_jax.datasets.memory import keep_freed_memory
+from unet_jax.heap import keep_freed_memory
 from unet_jax.prediction.ahead import ahead
 from unet_jax.prediction.bands import resize_bands
 from unet_jax.prediction.inputs import Input
