@@ -33,6 +33,7 @@ class Training(NamedTuple):
     parameters: list[np.ndarray]
 
 
+@xla_alone()
 def train_jax(recipe: Recipe, state: TrainState, batches: Sequence[Batch]) -> Training:
     """Takes a step on each batch, by XLA alone (see `parity.device.arithmetic`).
 
@@ -43,8 +44,7 @@ def train_jax(recipe: Recipe, state: TrainState, batches: Sequence[Batch]) -> Tr
     """
     step, training = jax.jit(recipe.train), Training([], [])
     for n, batch in enumerate(batches, start=1):
-        with xla_alone():
-            state, metrics = step(state, batch)
+        state, metrics = step(state, batch)
         training.losses.append(float(metrics["loss"]))
         if n % EVERY == 0:
             training.parameters.append(_flat(state.params))

@@ -144,7 +144,7 @@ def test_contenders_are_every_dress_and_chosen_by_their_names():
     found = contenders(("float32", "tf32"), devices=2)
     assert len(found) == len({each.name for each in found}) == 2 * (2 + 3 * 2)
     assert not any(each.how == "pmap" for each in contenders(("float32",), devices=1))
-    names = [each.name for each in chosen(found, ["pmap", "eager, channels"])]
+    names = [each.name for each in chosen(found, ["pmap", "eager, channels"], "--contenders")]
     assert names == [
         "JAX pmap, float32",
         "JAX pmap, tf32",
@@ -152,7 +152,7 @@ def test_contenders_are_every_dress_and_chosen_by_their_names():
         "PyTorch eager, channels_last, tf32",
     ]
     with pytest.raises(ValueError, match="--contenders: 'flax' is in none of the names: JAX jit"):
-        chosen(found, ["jit", "flax"])
+        chosen(found, ["jit", "flax"], "--contenders")
     assert {each.missing(gpu=False) for each in found if each.precision == "tf32"} == {
         "needs a GPU"
     }

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from parity.benchmark.contender import chosen
 from parity.benchmark.page import page
 from parity.benchmark.regression import changes
 from parity.benchmark.result import Results, Row, load
-from parity.benchmark.suite import CPU, GPU, named
+from parity.benchmark.suite import CPU, GPU
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "scripts" / "benchmark.py"
@@ -119,13 +120,13 @@ def test_the_page_says_what_was_measured_and_what_was_not(tmp_path: Path):
 
 
 def test_some_cases_of_the_suite_can_be_named():
-    names = [case.name for case in named(CPU, ("plain", "scaling"))]
+    names = [case.name for case in chosen(CPU, ("plain", "scaling"), "--cases")]
     assert names == [
         "shapes-scaling",
         "carvana-small-plain-train",
         "carvana-small-plain-infer",
     ]
-    assert named(CPU, ()) == CPU
+    assert chosen(CPU, (), "--cases") == CPU
 
 
 def test_the_suite_holds_what_is_promised():

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from contestants import off_by_a_little
@@ -9,7 +10,8 @@ from contestants import off_by_a_little
 from parity.benchmark import scaling
 from parity.benchmark.agreement import Refusal
 from parity.benchmark.networks import Plan
-from parity.benchmark.scaling import NETWORKS, efficiency, measure, reduction
+from parity.benchmark.result import Results, Row
+from parity.benchmark.scaling import NETWORKS, efficiency, measure, modelled, reduction
 from parity.benchmark.table import spread, verdicts
 from unet_jax.config import Config, DataConfig, ModelConfig, TrainConfig
 
@@ -47,6 +49,11 @@ def test_each_count_of_devices_is_a_row(two_and_four):
     assert [row.distance is None for row in results.rows] == [True, False, False]
     assert all(row.distance < 1e-5 for row in results.rows[1:] if row.distance is not None)
     assert not verdicts(results.rows)
+    assert not modelled(results, results.rows)
+    # 3×3 kernels and norms of 3 → 4 → 4, 4 → 8 → 8 and 8 → 4 → 4 channels; from 8 to 4 upwards;
+    # the last layer.
+    encoder, middle, decoder = 108 + 144 + 16, 288 + 576 + 32, 288 + 144 + 16
+    assert results.facts["gradients"] == 4 * (encoder + middle + decoder + (128 + 4) + (4 + 1))
     one, two, _ = (row.rate for row in results.rows)
     assert spread(results.rows)[0] == f"2 devices: {two / (2 * one):.0%} of 2 times one's rate"
 
@@ -71,6 +78,25 @@ def test_a_ring_sends_all_but_one_part_twice():
     assert reduction(450e9, 8, network) == pytest.approx(2 * 7 / 8)
     # Beyond one host, all of a host share what leads out.
     assert reduction(400e9, 16, network) == pytest.approx(2 * 15 / 16)
+
+
+def test_the_model_goes_out_from_one_devices_step():
+    def row(devices: str, **more: Any) -> Row:
+        name = f"JAX, {devices}, bfloat16"
+        return Row(case="", contender=name, precision="bfloat16", samples=(1.0,), **more)
+
+    size = 450e9 / 2 / 7 * 8  # A second on 8 devices.
+    results = Results(
+        subject="scaling", title="", device="NVIDIA H200", facts={"gradients": size}, rows=[]
+    )
+    said = modelled(results, [row("1 device"), row("2 devices")])
+    assert len(said) == 3
+    assert said[0] == (
+        "By the model, 8 of H100 or H200, NVLink and 8 × 400 Gb/s: 50% to 75% of 8 times one's "
+        "rate in bfloat16"
+    )
+    assert not modelled(results, [row("1 device", failure="too slow")])
+    assert not modelled(replace(results, device="NVIDIA T4"), [row("1 device")])
 
 
 def test_efficiency_is_between_no_and_all_overlap():

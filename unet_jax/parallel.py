@@ -206,15 +206,20 @@ def choose(mode: Mode, config: Config) -> Parallel:
             "use shard"
         )
     parallel = {"jit": Jit, "pmap": Pmap, "shard": Shard}[mode]()
-    batch_size, accumulate = config.batch_size, config.train.accumulate
-    if batch_size % (parallel.devices * accumulate):
-        few = f" with overfit {config.data.overfit}" if config.data.overfit else ""
-        parts = f" × {accumulate} micro-batches" if accumulate > 1 else ""
-        raise ValueError(
-            f"batch_size: {batch_size}{few} does not divide among {parallel.devices} "
-            f"devices{parts}; --parallel jit takes one device"
-        )
+    reason = undivided(config, parallel.devices)
+    if reason is not None:
+        raise ValueError(f"{reason}; --parallel jit takes one device")
     return parallel
+
+
+def undivided(config: Config, devices: int) -> str | None:
+    """Why a step's images cannot be divided among so many devices; None if they can."""
+    batch_size, accumulate = config.batch_size, config.train.accumulate
+    if batch_size % (devices * accumulate) == 0:
+        return None
+    few = f" with overfit {config.data.overfit}" if config.data.overfit else ""
+    parts = f" × {accumulate} micro-batches" if accumulate > 1 else ""
+    return f"batch_size: {batch_size}{few} does not divide among {devices} devices{parts}"
 
 
 @jax.jit

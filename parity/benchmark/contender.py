@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol, TypeVar
 
 Precision = Literal["float32", "tf32", "bfloat16", "float16"]
 """What convolutions compute in. tf32: float32, of which a GPU's fast units take 10 bits."""
@@ -69,16 +69,26 @@ def contenders(
     ]
 
 
-def chosen(found: Sequence[Contender], parts: Sequence[str]) -> list[Contender]:
+class Named(Protocol):
+    """Whatever can be chosen by a part of its name."""
+
+    @property
+    def name(self) -> str: ...
+
+
+Choice = TypeVar("Choice", bound=Named)
+
+
+def chosen(found: Sequence[Choice], parts: Sequence[str], option: str) -> list[Choice]:
     """Those whose names hold one of these parts; without any, all.
 
     Raises:
-      ValueError: A part is in no name.
+      ValueError: A part is in no name; the message begins with the option that gave it.
     """
     for part in parts:
         if not any(part.lower() in each.name.lower() for each in found):
             names = "; ".join(each.name for each in found)
-            raise ValueError(f"--contenders: {part!r} is in none of the names: {names}")
+            raise ValueError(f"{option}: {part!r} is in none of the names: {names}")
     return [
         each
         for each in found

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -83,13 +83,26 @@ def measure(config: Config, plan: Plan, say: Callable[[str], object]) -> Results
     devices = torch.cuda.device_count() if gpu else int(os.environ.get("JAX_NUM_CPU_DEVICES", "1"))
     own: Precision = config.train.precision
     precisions = plan.precisions or ((own, "tf32") if own == "float32" else (own,))
-    found = chosen(contenders(precisions, devices, not gpu and onednn.available()), plan.parts)
+    everyone = contenders(precisions, devices, not gpu and onednn.available())
+    found = chosen(everyone, plan.parts, "--contenders")
     facts, device = machine.facts(), machine.device(gpu)
     peaks, rows = device_peaks(device), []
     for batch_size in batch_sizes:
         with TemporaryDirectory() as folder:
             task = set_up(config, batch_size, classes, Path(folder), devices, plan.workers)
             rows += _rows(task, found, plan, peaks, say)
+    return summed_up(config, plan, device, facts, peaks, rows)
+
+
+def summed_up(
+    config: Config,
+    plan: Plan,
+    device: str,
+    facts: dict[str, Any],
+    peaks: Peaks,
+    rows: list[Row],
+) -> Results:
+    """The rows with all that is known of how they came about; without places on this machine."""
     shown = replace(config, data=replace(config.data, data_dir=None, description=None))
     facts |= {"peaks": peaks._asdict(), "settings": dump(shown), "after": machine.nvidia()}
     return Results(subject=plan.subject, title=title(config), device=device, facts=facts, rows=rows)
@@ -127,24 +140,54 @@ def _rows(
             listed.append(entry)
     race = Race(samples=plan.samples, seconds=plan.seconds, say=say)
     timings = race.run(listed)
+    return [
+        whole_row(
+            task,
+            name,
+            contender.precision,
+            plan,
+            peaks,
+            timings[name],
+            devices=task.devices if contender.how == "pmap" else 1,
+        )
+        for name, contender in entries.items()
+    ]
+
+
+def whole_row(
+    task: Task,
+    name: str,
+    precision: Precision,
+    plan: Plan,
+    peaks: Peaks,
+    timing: Timing,
+    *,
+    devices: int,
+) -> Row:
+    """A whole network's.
+
+    Args:
+      task: What was run.
+      name: The contender's.
+      precision: What convolutions computed in.
+      plan: What of it, how often.
+      peaks: A device's.
+      timing: What was seen.
+      devices: How many took part.
+    """
     layers = convolutions(task.config, task.num_classes)
     passes = 1 if plan.subject == "infer" else TRAINING
-    height, width = task.config.data.size
-    batch = task.config.train.batch_size
-    rows = []
-    for name, contender in entries.items():
-        count = task.devices if contender.how == "pmap" else 1
-        row = Row(
-            case=f"{height}×{width}, batch {batch}",
-            contender=name,
-            precision=contender.precision,
-            images=batch,
-            wanted=plan.samples,
-            flops=passes * sum(layer.flops for layer in layers),
-            bound=passes * bound(layers, contender.precision, peaks) / count,
-        )
-        rows.append(filled(row, timings[name]))
-    return rows
+    (height, width), batch = task.config.data.size, task.config.train.batch_size
+    row = Row(
+        case=f"{height}×{width}, batch {batch}",
+        contender=name,
+        precision=precision,
+        images=batch,
+        wanted=plan.samples,
+        flops=passes * sum(layer.flops for layer in layers),
+        bound=passes * bound(layers, precision, peaks) / devices,
+    )
+    return filled(row, timing)
 
 
 def _entry(task: Task, contender: Contender, subject: Subject) -> Entry:

@@ -11,9 +11,7 @@ from parity.benchmark.table import (
     cases,
     layer_cells,
     lines,
-    loading,
-    spread,
-    verdicts,
+    remarks,
 )
 
 HEAD = """# Benchmarks
@@ -27,7 +25,9 @@ whole steps as last 50 ms, and ends when the device is done. Before anything is 
 of three steps (of inference, the logits) have to agree with those of PyTorch in float32, or
 nothing is shown. PyTorch's step waits for the device nowhere, has a fused optimiser, and,
 compiled, augmentation, network and loss in one function; float16 has a scaled loss. The learning
-rate is constant.
+rate is constant. On a CPU, glibc is told to keep freed memory, for both frameworks, and JAX has its
+convolutions of float32 computed by oneDNN where that is installed, as PyTorch has; *XLA alone* is
+JAX without it.
 
 - *first step, more*: what the first step takes longer than later ones, compilation most of all.
 - *memory*: the most that was held at once: of a GPU as its framework counts it (JAX' count
@@ -93,7 +93,7 @@ def _section(path: Path, results: Results) -> str:
         return "\n".join([*shown, _table(LAYER_HEADINGS, layer_cells(results.rows))])
     for case, rows in cases(results.rows).items():
         shown += [f"**{case}**\n", _table(HEADINGS, lines(rows))]
-        shown += [f"{text}.\n" for text in (*verdicts(rows), *loading(rows), *spread(rows))]
+        shown += [f"{text}.\n" for text in remarks(results, rows)]
     return "\n".join(shown)
 
 

@@ -110,10 +110,11 @@ def _suite(options: BenchmarkOptions, config: Config) -> int:
     import torch
 
     from parity.benchmark import machine
-    from parity.benchmark.suite import CPU, GPU, named, run_suite
+    from parity.benchmark.contender import chosen
+    from parity.benchmark.suite import CPU, GPU, run_suite
 
     folder, gpu = _folder(options), torch.cuda.is_available()
-    suite = named(GPU if gpu else CPU, options.cases)
+    suite = chosen(GPU if gpu else CPU, options.cases, "--cases")
     run_suite(suite, _plan(options), folder, machine.device(gpu), _measured)
     return _docs(options, config)
 

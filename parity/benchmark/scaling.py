@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,16 +14,19 @@ from parity.benchmark import machine
 from parity.benchmark.agreement import LIMITS
 from parity.benchmark.contender import Contender, Precision
 from parity.benchmark.jax_contestant import JaxTraining
-from parity.benchmark.networks import Plan, device_peaks, filled, title
+from parity.benchmark.networks import Plan, device_peaks, summed_up, whole_row
 from parity.benchmark.race import Entry, Race
 from parity.benchmark.result import Results, Row
-from parity.benchmark.roofline import TRAINING, bound, convolutions
+from parity.benchmark.roofline import Peaks
 from parity.benchmark.setting import set_up
-from parity.benchmark.task import Task
-from unet_jax.config import Config, dump
+from parity.benchmark.task import JAX, Task, steady
+from unet_jax.config import Config
 from unet_jax.datasets import class_ids
+from unet_jax.parallel import undivided
 
 COUNTS = (1, 2, 4, 8)
+MANY = (8, 64, 512)
+"""Devices that the model is asked about."""
 VIRTUAL = ", virtual"
 """What is added to the name of devices that share one processor: their losses count, not speed."""
 
@@ -45,6 +47,10 @@ class Network(NamedTuple):
     within: float
     between: float
     source: str
+
+    def joins(self, device: str) -> bool:
+        """Whether it is this device's, by name."""
+        return any(part in device for part in self.name.partition(",")[0].split(" or "))
 
 
 NETWORKS = (
@@ -96,32 +102,26 @@ def measure(config: Config, plan: Plan, say: Callable[[str], object]) -> Results
     classes, gpu = len(class_ids(config.data)), torch.cuda.is_available()
     config.loss.check(classes)
     counts = [n for n in COUNTS if not gpu or n <= torch.cuda.device_count()]
+    batch_sizes = plan.batch_sizes or (config.train.batch_size,)
+    for batch_size in batch_sizes:
+        reason = undivided(steady(config, batch_size), counts[-1])
+        if reason is not None:
+            raise ValueError(reason)
     facts, device = machine.facts(), machine.device(gpu)
     peaks, rows = device_peaks(device), []
-    for batch_size in plan.batch_sizes or (config.train.batch_size,):
-        _check(batch_size, config.train.accumulate, counts)
+    for batch_size in batch_sizes:
         for precision in plan.precisions or (config.train.precision,):
             with TemporaryDirectory() as folder:
                 task = set_up(config, batch_size, classes, Path(folder), 1, plan.workers)
-                found = _rows(task, precision, counts, plan, say)
-            layers = convolutions(task.config, task.num_classes)
-            least = TRAINING * bound(layers, precision, peaks)
-            flops = TRAINING * sum(layer.flops for layer in layers)
-            rows += [
-                replace(row, flops=flops, bound=least / (n if gpu else 1))
-                for n, row in zip(counts, found, strict=True)
-            ]
-    shown = replace(config, data=replace(config.data, data_dir=None, description=None))
-    facts |= {"peaks": peaks._asdict(), "settings": dump(shown), "after": machine.nvidia()}
-    return Results(subject="scaling", title=title(config), device=device, facts=facts, rows=rows)
+                facts["gradients"] = _gradients(task)
+                rows += _rows(task, precision, counts, plan, peaks, say)
+    return summed_up(config, plan, device, facts, peaks, rows)
 
 
-def _check(batch_size: int, accumulate: int, counts: Sequence[int]) -> None:
-    if batch_size % (counts[-1] * accumulate):
-        parts = f" × {accumulate} micro-batches" if accumulate > 1 else ""
-        raise ValueError(
-            f"batch_size: {batch_size} does not divide among {counts[-1]} devices{parts}"
-        )
+def _gradients(task: Task) -> int:
+    """Bytes of all parameters' gradients, which are of float32."""
+    weights = task.load(JAX).items()
+    return 4 * sum(array.size for name, array in weights if name.startswith("params/"))
 
 
 def _rows(
@@ -129,36 +129,48 @@ def _rows(
     precision: Precision,
     counts: Sequence[int],
     plan: Plan,
+    peaks: Peaks,
     say: Callable[[str], object],
 ) -> list[Row]:
     contender = Contender(framework="jax", how="pmap", precision=precision)
-    alone = Entry(_name(1, precision, task.gpu), partial(on_devices, 1, task, contender))
-    more = [
-        Entry(
-            _name(n, precision, task.gpu),
-            partial(on_devices, n, task, contender),
-            alone,
-            LIMITS["train"][precision],
-        )
-        for n in counts[1:]
-    ]
+    entries: dict[int, Entry] = {}
+    for n in counts:
+        make = partial(on_devices, n, task, contender)
+        alone, limit = entries.get(1), LIMITS["train"][precision]
+        entries[n] = Entry(_name(n, precision, task.gpu), make, alone, limit)
     race = Race(samples=plan.samples, seconds=plan.seconds, say=say)
-    timings = race.run([alone, *more])
-    (height, width), batch = task.config.data.size, task.config.train.batch_size
-    rows = (
-        Row(
-            case=f"{height}×{width}, batch {batch}",
-            contender=entry.name,
-            precision=precision,
-            images=batch,
-            wanted=plan.samples,
+    timings = race.run(list(entries.values()))
+    return [
+        whole_row(
+            task,
+            entry.name,
+            precision,
+            plan,
+            peaks,
+            timings[entry.name],
+            devices=n if task.gpu else 1,
         )
-        for entry in (alone, *more)
-    )
-    return [filled(row, timings[row.contender]) for row in rows]
+        for n, entry in entries.items()
+    ]
 
 
-def _name(devices: int, precision: Precision, gpu: bool) -> str:
+def modelled(results: Results, rows: Sequence[Row]) -> list[str]:
+    """What many more devices would make of one's measured step; nothing, of virtual ones."""
+    said = []
+    for row in rows:
+        if row.failure is not None or row.contender != _name(1, row.precision, gpu=True):
+            continue
+        for network in (each for each in NETWORKS if each.joins(results.device)):
+            for n in MANY:
+                least, most = efficiency(row.median, results.facts["gradients"], n, network)
+                said.append(
+                    f"By the model, {n} of {network.name}: {least:.0%} to {most:.0%} of {n} "
+                    f"times one's rate in {row.precision}"
+                )
+    return said
+
+
+def _name(devices: int, precision: str, gpu: bool) -> str:
     return f"JAX, {devices} device{'s' * (devices > 1)}{'' if gpu else VIRTUAL}, {precision}"
 
 

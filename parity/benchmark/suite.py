@@ -1,6 +1,6 @@
 """All that docs/benchmarks.md shows of a device."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -79,19 +79,6 @@ def _cpu() -> list[Case]:
 
 
 GPU, CPU = _gpu(), _cpu()
-
-
-def named(suite: list[Case], parts: Sequence[str]) -> list[Case]:
-    """Those whose names hold one of these parts; without any, all.
-
-    Raises:
-      ValueError: A part is in no name.
-    """
-    for part in parts:
-        if not any(part in case.name for case in suite):
-            names = ", ".join(case.name for case in suite)
-            raise ValueError(f"--cases: {part!r} is in none of the names: {names}")
-    return [case for case in suite if not parts or any(part in case.name for part in parts)]
 
 
 def run_suite(suite: list[Case], plan: Plan, folder: Path, device: str, run: Run) -> None:

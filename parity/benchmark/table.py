@@ -8,6 +8,7 @@ from rich.table import Table
 from parity.benchmark.contender import LOADED, NEEDS_GPU
 from parity.benchmark.layers import PARTS, lost
 from parity.benchmark.result import Results, Row
+from parity.benchmark.scaling import modelled
 
 HEADINGS = (
     "contender",
@@ -139,10 +140,15 @@ def tables(results: Results) -> list[Table]:
             f"{results.subject}: {results.title}, {case}",
             HEADINGS,
             lines(rows),
-            "\n".join([caption, *verdicts(rows), *loading(rows), *spread(rows)]),
+            "\n".join([caption, *remarks(results, rows)]),
         )
         for case, rows in cases(results.rows).items()
     ]
+
+
+def remarks(results: Results, rows: Sequence[Row]) -> list[str]:
+    """What stands below a case's rows."""
+    return [*verdicts(rows), *loading(rows), *spread(rows), *modelled(results, rows)]
 
 
 def _table(
