@@ -29,7 +29,8 @@ from parity.components.optimisers import (
 from parity.convert import places, to_flax
 from parity.row import first_divergence
 from unet_jax.config import OptimConfig
-from unet_jax.optim import clip_grad_norm, kernels
+from unet_jax.optim import clip_grad_norm
+from unet_jax.vectors import kernels
 from unet_torch_ref.models import build_model
 
 ROUNDING = 1e-14

@@ -1,16 +1,17 @@
 """Optimisers with the arithmetic of PyTorch's; the learning rate is `unet_jax.schedule`'s."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import optax
 
 from unet_jax.config import OptimConfig
+from unet_jax.vectors import KERNELS, Vectors
 
 
 def build_optimizer(config: OptimConfig) -> optax.GradientTransformation:
     """From gradients to directions: parameters change by minus the learning rate times these.
+
+    All are `unet_jax.vectors`.
 
     The learning rate stays outside. So it is not in the momentum, as it is not in PyTorch's, and a
     step that is left out leaves this state alone while the schedule goes on.
@@ -24,7 +25,7 @@ def build_optimizer(config: OptimConfig) -> optax.GradientTransformation:
       Sutskever et al., 2013 (Nesterov). https://proceedings.mlr.press/v28/sutskever13.html
       Tieleman and Hinton, 2012 (RMSprop), as in `torch.optim.RMSprop`.
     """
-    mask = None if config.decay_norms_and_biases else kernels
+    mask = None if config.decay_norms_and_biases else _decaying
     decay = optax.add_decayed_weights(config.weight_decay, mask)
     momentum = (
         optax.trace(config.momentum, config.nesterov) if config.momentum else optax.identity()
@@ -52,8 +53,5 @@ def clip_grad_norm(max_norm: float) -> optax.GradientTransformation:
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
-def kernels(params: Any) -> Any:
-    """A tree like `params`: False for the scales of norms and for biases, True for the rest."""
-    return jax.tree_util.tree_map_with_path(
-        lambda path, _: path[-1].key not in ("scale", "bias"), params
-    )
+def _decaying(params: Vectors) -> dict[str, bool]:
+    return {kind: kind == KERNELS for kind in params}

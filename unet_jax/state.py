@@ -9,6 +9,7 @@ from flax import struct
 
 from unet_jax.scale import LossScale
 from unet_jax.schedule import Plateau
+from unet_jax.vectors import vectors
 
 
 class TrainState(struct.PyTreeNode):
@@ -18,7 +19,7 @@ class TrainState(struct.PyTreeNode):
       step: int32 [], steps taken, skipped ones included.
       params: Parameters.
       batch_stats: Running statistics of the batch norms; empty without them.
-      opt_state: The optimiser's.
+      opt_state: The optimiser's, of `unet_jax.vectors`.
       plateau: The factor that validation has brought the learning rate to.
       skipped: int32 [], steps that changed no parameter, since something was not finite.
       skipped_in_row: int32 [], of these, the last ones without another between.
@@ -55,7 +56,7 @@ def start_state(
     Args:
       params: The network's parameters.
       batch_stats: Its running statistics.
-      optimizer: Its state is made for `params`.
+      optimizer: Its state is made for the vectors of `params`.
       ema: Whether an average of the parameters is kept.
       scaled: Whether the loss is scaled.
     """
@@ -63,7 +64,7 @@ def start_state(
         step=jnp.zeros((), jnp.int32),
         params=params,
         batch_stats=batch_stats,
-        opt_state=optimizer.init(params),
+        opt_state=optimizer.init(vectors(params)),
         plateau=Plateau.start(),
         skipped=jnp.zeros((), jnp.int32),
         skipped_in_row=jnp.zeros((), jnp.int32),

@@ -20,6 +20,7 @@ from unet_jax.metrics import (
 )
 from unet_jax.models import UNet
 from unet_jax.state import TrainState
+from unet_jax.vectors import tree_of, vectors
 
 Metrics = dict[str, jax.Array]
 LearningRate = Callable[[jax.Array], jax.Array]
@@ -77,17 +78,19 @@ def train_step(
         axis_name=axis_name,
         scale=state.scale and state.scale.factor,
     )
+    before, grads = vectors(state.params), vectors(grads)
     value, grad_norm = loss.total(sums), optax.tree.norm(grads)
     rate = learning_rate(state.step) * state.plateau.factor
-    direction, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    params = jax.tree.map(lambda p, d: p - rate.astype(p.dtype) * d, state.params, direction)
+    direction, opt_state = optimizer.update(grads, state.opt_state, before)
+    after = jax.tree.map(lambda p, d: p - rate.astype(p.dtype) * d, before, direction)
 
     finite = jnp.isfinite(value) & jnp.isfinite(grad_norm)
     stepped = partial(jax.tree.map, partial(jnp.where, finite))
+    params = tree_of(stepped(after, before), state.params)
     first = state.step == state.skipped
     state = state.replace(
         step=state.step + 1,
-        params=stepped(params, state.params),
+        params=params,
         # Like PyTorch's, they follow the forward pass: a gradient alone may overflow in float16.
         batch_stats=jax.tree.map(
             partial(jnp.where, jnp.isfinite(value)), batch_stats, state.batch_stats

@@ -16,6 +16,7 @@ import unet_torch_ref.optim
 from parity.convert import to_flax
 from parity.row import Row, relative_error
 from unet_jax.config import OptimConfig
+from unet_jax.vectors import tree_of, vectors
 
 STRICT = 1e-12
 """Relative, in float64, after 100 updates: their roundings add up, and no more."""
@@ -113,14 +114,18 @@ def jax_path(
     def update(carry: Any, gradient_and_rate: Any) -> tuple[Any, Any]:
         params, state = carry
         gradient, rate = gradient_and_rate
-        direction, state = optimizer.update(gradient, state, params)
-        params = jax.tree.map(lambda p, d: p - rate * d, params, direction)
+        before = vectors(params)
+        direction, state = optimizer.update(vectors(gradient), state, before)
+        after = jax.tree.map(lambda p, d: p - rate * d, before, direction)
+        params = tree_of(after, params)
         return (params, state), params
 
     tree = unflatten_dict(jax.tree.map(jnp.asarray, parameters(module)), sep="/")
     per_step = [unflatten_dict(by_path(gradient, module), sep="/") for gradient in gradients]
     stacked = jax.tree.map(lambda *steps: np.stack(steps), *per_step)
-    _, path = jax.lax.scan(update, (tree, optimizer.init(tree)), (stacked, jnp.asarray(rates)))
+    _, path = jax.lax.scan(
+        update, (tree, optimizer.init(vectors(tree))), (stacked, jnp.asarray(rates))
+    )
     flat = {name: np.asarray(values) for name, values in flatten_dict(path, sep="/").items()}
     return [{name: values[n] for name, values in flat.items()} for n in range(len(rates))]
 

@@ -1,0 +1,32 @@
+"""Parameters as two vectors, and back."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from unet_jax.vectors import tree_of, vectors
+
+TREE = {
+    "a": {"kernel": jnp.arange(6.0).reshape(1, 2, 3), "bias": jnp.array([6.0, 7.0])},
+    "b": {"scale": jnp.array([8.0]), "kernel": jnp.array([[9.0]])},
+}
+
+
+def test_kernels_are_one_vector_and_the_rest_another():
+    found = vectors(TREE)
+    assert found.keys() == {"kernels", "others"}
+    np.testing.assert_array_equal(found["kernels"], [0, 1, 2, 3, 4, 5, 9])
+    np.testing.assert_array_equal(found["others"], [6, 7, 8])
+
+
+def test_the_tree_comes_back():
+    other = jax.tree.map(lambda x: x + 10, TREE)
+    back = tree_of(vectors(other), TREE)
+    assert jax.tree.structure(back) == jax.tree.structure(TREE)
+    jax.tree.map(np.testing.assert_array_equal, back, other)
+
+
+def test_of_a_kind_that_is_missing_there_is_no_vector():
+    tree = {"kernel": jnp.ones((2, 2))}
+    assert vectors(tree).keys() == {"kernels"}
+    np.testing.assert_array_equal(tree_of(vectors(tree), tree)["kernel"], tree["kernel"])
