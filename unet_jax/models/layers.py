@@ -74,8 +74,10 @@ class UpConv(nn.Module):
         kernel = self.param("kernel", init, (2, 2, in_features, self.features))
         bias = self.param("bias", init, (self.features,))
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
-        x = jnp.einsum("bhwc,ijco->bhiwjo", x, kernel)
-        return x.reshape(batch, 2 * height, 2 * width, self.features) + bias.reshape(1, 1, 1, -1)
+        kernel = kernel.transpose(2, 0, 1, 3).reshape(1, 1, in_features, -1)
+        x = convolve(x, kernel).reshape(batch, height, width, 2, 2, self.features)
+        x = x.swapaxes(2, 3).reshape(batch, 2 * height, 2 * width, self.features)
+        return x + bias.reshape(1, 1, 1, -1)
 
 
 class BatchNorm(nn.Module):
