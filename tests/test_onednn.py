@@ -17,6 +17,7 @@ from unet_jax.models import convolution
 from unet_jax.models.convolution import convolve, xla_alone
 from unet_jax.onednn import calls
 from unet_jax.onednn.library import SWITCH
+from unet_jax.onednn.threads import WAITING, keep_awake
 from unet_jax.parallel import Jit, Shard
 
 pytestmark = pytest.mark.skipif(
@@ -41,7 +42,7 @@ def exact(run, *args):
 
 @pytest.mark.parametrize("inputs", [3, 8, 17])
 @pytest.mark.parametrize("size", [(8, 12), (9, 13), (7, 10)], ids=str)
-@pytest.mark.parametrize(("side", "stride"), [(3, 1), (5, 1), (3, 2), (5, 2), (3, 3)])
+@pytest.mark.parametrize(("side", "stride"), [(1, 1), (3, 1), (5, 1), (3, 2), (5, 2), (3, 3)])
 def test_every_pass_is_xlas(side: int, stride: int, size: tuple[int, int], inputs: int):
     shapes = (2, *size, inputs), (side, side, inputs, 8)
     x, kernel = drawn(*shapes)
@@ -158,6 +159,18 @@ def test_a_program_that_xla_divides_is_its_own():
 
     assert "onednn" not in lowered(Shard())
     assert "onednn" in lowered(Jit())
+
+
+def test_threads_of_openmp_wait_as_the_user_says(monkeypatch):
+    for name in WAITING:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
+    keep_awake()
+    assert os.environ["OMP_WAIT_POLICY"] == "passive"
+    assert "GOMP_SPINCOUNT" not in os.environ
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    keep_awake()
+    assert {name: os.environ[name] for name in WAITING} == WAITING
 
 
 def test_it_can_be_switched_off():

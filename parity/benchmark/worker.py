@@ -13,6 +13,7 @@ import psutil
 
 from parity.benchmark.stopped import Stopped
 from unet_jax.heap import keep_step_memory
+from unet_jax.onednn.threads import keep_awake
 
 LONGEST_REASON = 160
 GRACE = 10.0
@@ -31,6 +32,7 @@ class Worker:
         make: Builds the object, there; can be pickled.
         log: Where all goes that the process prints.
         """
+        keep_awake()  # Of both frameworks; they read it as they are loaded.
         context = get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, make, log))

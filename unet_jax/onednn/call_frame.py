@@ -3,6 +3,7 @@
 Newer versions add fields at the end of these structures, and nothing before.
 """
 
+import threading
 from collections.abc import Callable, Sequence
 from ctypes import (
     CFUNCTYPE,
@@ -16,6 +17,7 @@ from ctypes import (
     c_uint32,
     c_void_p,
     cast,
+    pythonapi,
     sizeof,
 )
 from typing import NamedTuple
@@ -111,6 +113,20 @@ Handler = Callable[[Sequence[Buffer], Sequence[Buffer], int], None]
 C_FUNCTION = CFUNCTYPE(c_void_p, POINTER(_CallFrame))
 
 
+class _KnownThread(threading.local):
+    """Has Python keep what it holds for a thread of XLA's, once that has called it.
+
+    Else it would be made anew for each call, which takes longer than all that `c_function` does.
+    """
+
+    def __init__(self) -> None:
+        pythonapi.PyGILState_Ensure()  # Never released: that is what it is kept by.
+        self.known = True
+
+
+_thread = _KnownThread()
+
+
 def c_function(handler: Handler) -> "C_FUNCTION":  # pyright: ignore[reportInvalidTypeForm]
     """The function that XLA can call; it lives as long as what is returned.
 
@@ -120,6 +136,7 @@ def c_function(handler: Handler) -> "C_FUNCTION":  # pyright: ignore[reportInval
     """
 
     def call(pointer: "POINTER(_CallFrame)") -> int | None:  # pyright: ignore
+        assert _thread.known
         frame = pointer.contents
         extension = frame.extension_start
         if extension and extension.contents.type == METADATA:

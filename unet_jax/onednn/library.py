@@ -6,6 +6,8 @@ from ctypes import Structure, byref, c_int, c_int64, c_size_t, c_void_p
 from functools import cache
 from importlib.metadata import PackageNotFoundError, files
 
+from unet_jax.onednn.threads import keep_awake
+
 PACKAGE, FILE = "onednn-cpu-gomp", "libdnnl.so.3"
 SWITCH = "UNET_JAX_ONEDNN"
 """The environment's variable that is 0 where XLA is to compute every convolution itself."""
@@ -109,6 +111,7 @@ def load() -> Library | None:
         return None
     try:
         [path] = [file for file in files(PACKAGE) or () if file.name == FILE]
+        keep_awake()
         return Library(str(path.locate()))
     except (PackageNotFoundError, ValueError, OSError):
         return None
