@@ -13,6 +13,9 @@ TRIED = 2
 """Steps after these that say how many a sample takes."""
 SAMPLE = 0.05
 """Seconds that a sample lasts at least: far above what a clock and a wait take."""
+WHOLE_SAMPLE = 0.5
+"""Of whole steps, which follow each other as in training: the next is begun before one is done, and
+caches and threads are warm, which they are not after another process' turn."""
 
 
 class Start(NamedTuple):
@@ -39,10 +42,12 @@ class Contestant(ABC):
     """One dress of one framework, alone in its process.
 
     Attributes:
-      steps: A sample's; 0: as many as last `SAMPLE` seconds.
+      steps: A sample's; 0: as many as last `least` seconds.
+      least: Seconds.
     """
 
     steps = 0
+    least = SAMPLE
 
     @abstractmethod
     def step(self) -> None:
@@ -80,7 +85,7 @@ class Contestant(ABC):
         self.forget_peak()
         outcomes += [self._checked() for _ in range(CHECKED - 1)]
         seconds = min(self._timed(1) for _ in range(TRIED))
-        self.steps = self.steps or max(1, math.ceil(SAMPLE / seconds))
+        self.steps = self.steps or max(1, math.ceil(self.least / seconds))
         return Start(first, CHECKED + TRIED, self.steps, outcomes, *self.room())
 
     def sample(self) -> float:

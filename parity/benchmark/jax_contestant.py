@@ -12,7 +12,7 @@ from flax.traverse_util import unflatten_dict
 
 from parity.benchmark import memory
 from parity.benchmark.contender import Contender
-from parity.benchmark.contestant import Contestant
+from parity.benchmark.contestant import WHOLE_SAMPLE, Contestant
 from parity.benchmark.task import BATCH, JAX, SAMPLED, Task
 from unet_jax.augment import normalise
 from unet_jax.batch import Batch
@@ -26,6 +26,8 @@ from unet_jax.state import TrainState
 
 class JaxContestant(Contestant):
     """What training and inference share: devices, network, batch, memory."""
+
+    least = WHOLE_SAMPLE
 
     def __init__(self, task: Task, contender: Contender) -> None:
         """Args:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from parity.benchmark import memory
 from parity.benchmark.contender import Contender
-from parity.benchmark.contestant import Contestant
+from parity.benchmark.contestant import WHOLE_SAMPLE, Contestant
 from parity.benchmark.task import BATCH, SAMPLED, TORCH, Task
 from unet_jax.host_memory import free_host_memory
 from unet_torch_ref.augment import border_map, inputs_and_targets, normalise
@@ -27,6 +27,8 @@ MODES = {"compile": None, "compile max-autotune": "max-autotune"}
 
 class TorchContestant(Contestant):
     """What training and inference share: device, network, batch, memory."""
+
+    least = WHOLE_SAMPLE
 
     def __init__(self, task: Task, contender: Contender) -> None:
         """Args:
