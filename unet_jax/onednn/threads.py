@@ -4,7 +4,8 @@ import os
 
 WAITING = {"OMP_WAIT_POLICY": "active", "GOMP_SPINCOUNT": "300000"}
 """Where threads outnumber cores, as XLA's and OpenMP's do together, one without work looks for some
-a thousand times before it sleeps, not a hundred. Elsewhere it is as by default: 300,000 times."""
+a thousand times before it sleeps, not a hundred. Elsewhere it is as by default: 300,000 times.
+Source: https://gcc.gnu.org/onlinedocs/libgomp/GOMP_005fSPINCOUNT.html."""
 
 
 def keep_awake() -> None:
