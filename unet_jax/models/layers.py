@@ -60,7 +60,7 @@ class Conv(nn.Module):
 class UpConv(nn.Module):
     """`torch.nn.ConvTranspose2d` with a 2×2 kernel and stride 2: doubles height and width.
 
-    No two windows overlap, so it is one matrix product and a reshape.
+    No two windows overlap, so it is a convolution of one pixel and a reshape.
     """
 
     features: int
