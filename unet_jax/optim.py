@@ -25,7 +25,7 @@ def build_optimizer(config: OptimConfig) -> optax.GradientTransformation:
       Sutskever et al., 2013 (Nesterov). https://proceedings.mlr.press/v28/sutskever13.html
       Tieleman and Hinton, 2012 (RMSprop), as in `torch.optim.RMSprop`.
     """
-    mask = None if config.decay_norms_and_biases else _decaying
+    mask = None if config.decay_norms_and_biases else decaying
     decay = optax.add_decayed_weights(config.weight_decay, mask)
     momentum = (
         optax.trace(config.momentum, config.nesterov) if config.momentum else optax.identity()
@@ -53,5 +53,6 @@ def clip_grad_norm(max_norm: float) -> optax.GradientTransformation:
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
-def _decaying(params: Vectors) -> dict[str, bool]:
+def decaying(params: Vectors) -> dict[str, bool]:
+    """Which vectors decay where norms and biases do not."""
     return {kind: kind == KERNELS for kind in params}

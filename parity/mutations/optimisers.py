@@ -46,8 +46,8 @@ OPTIMISERS = [
         partial(
             patch.object,
             unet_jax.optim,
-            "kernels",
-            lambda params: jax.tree.map(lambda _: True, params),
+            "decaying",
+            lambda params: dict.fromkeys(params, True),
         ),
         "conv/bias",
     ),
