@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 from unet_jax import onednn
 from unet_jax.models import convolution
 from unet_jax.models.convolution import convolve, xla_alone
-from unet_jax.onednn import calls
+from unet_jax.onednn import call_frame, calls
 from unet_jax.onednn.library import SWITCH
 from unet_jax.onednn.threads import WAITING, keep_awake
 from unet_jax.parallel import Jit, Shard
@@ -159,6 +160,27 @@ def test_a_program_that_xla_divides_is_its_own():
 
     assert "onednn" not in lowered(Shard())
     assert "onednn" in lowered(Jit())
+
+
+def test_python_keeps_its_state_of_xlas_threads(monkeypatch):
+    made = []
+
+    class Counted(call_frame._KnownThread):
+        def __init__(self) -> None:
+            super().__init__()
+            made.append(threading.get_ident())
+
+    monkeypatch.setattr(call_frame, "_thread", Counted())
+    x, kernel = drawn((1, 64, 64, 8), (3, 3, 8, 8))
+
+    @jax.jit
+    def many(x):  # Independent of each other, so that XLA's threads share them.
+        return [convolve(x + i, kernel) for i in range(50)]
+
+    for _ in range(20):
+        jax.block_until_ready(many(x))
+    assert len(set(made)) > 1
+    assert len(made) == len(set(made))
 
 
 def test_threads_of_openmp_wait_as_the_user_says(monkeypatch):

@@ -136,7 +136,7 @@ def c_function(handler: Handler) -> "C_FUNCTION":  # pyright: ignore[reportInval
     """
 
     def call(pointer: "POINTER(_CallFrame)") -> int | None:  # pyright: ignore
-        assert _thread.known
+        assert _thread.known  # A thread that reads it for the first time becomes it.
         frame = pointer.contents
         extension = frame.extension_start
         if extension and extension.contents.type == METADATA:
