@@ -66,6 +66,17 @@ def test_training_takes_the_same_steps(config, precision, tmp_path: Path):
     assert 0 < ours.sample() < start.first
 
 
+def test_no_step_is_begun_before_the_last_but_one_is_done(tmp_path: Path):
+    task = set_up(TINY, 8, 6, tmp_path, 1, 0)
+    ours = JaxTraining(task, Contender(framework="jax", how="pmap", precision="float32"))
+    ours.step()
+    for _ in range(40):  # At 32, XLA hangs where there are many devices and two cores.
+        before = ours.metrics["loss"]
+        ours.step()
+        assert before.is_ready()
+    ours.wait()
+
+
 def test_both_loaders_serve_the_same_epochs(tmp_path: Path):
     data = replace(ALL.data, scenes=12, val_fraction=0.25, prepared_dir=tmp_path / "prepared")
     plain = replace(ALL, data=data, train=TrainConfig(batch_size=4))

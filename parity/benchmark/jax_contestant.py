@@ -25,9 +25,14 @@ from unet_jax.state import TrainState
 
 
 class JaxContestant(Contestant):
-    """What training and inference share: devices, network, batch, memory."""
+    """What training and inference share: devices, network, batch, memory.
+
+    Attributes:
+      metrics: The last training step's.
+    """
 
     least = WHOLE_SAMPLE
+    metrics: Any = None
 
     def __init__(self, task: Task, contender: Contender) -> None:
         """Args:
@@ -78,6 +83,15 @@ class JaxContestant(Contestant):
             return jax.device_put(arrays)
         return jax.pmap(lambda x: x)(self.parallel.divide(arrays))
 
+    def follow(self, metrics: Any) -> None:
+        """Waits for the step before the one whose metrics these are, as training does.
+
+        XLA hangs where 32 steps of several devices of a CPU are under way: one more takes the
+        thread that the first needs to be done on all of them.
+        """
+        jax.block_until_ready(self.metrics)
+        self.metrics = metrics
+
     def forget_peak(self) -> None:
         memory.forget_peak()
 
@@ -107,7 +121,8 @@ class JaxTraining(JaxContestant):
         self.batch = self.placed(self.batch)
 
     def step(self) -> None:
-        self.state, self.metrics = self._step(self.state, self.batch)
+        self.state, metrics = self._step(self.state, self.batch)
+        self.follow(metrics)
 
     def wait(self) -> None:
         jax.block_until_ready((self.state, self.metrics))

@@ -39,10 +39,10 @@ class JaxEpochs(JaxContestant):
         self._batches: Iterator[Batch] = chain.from_iterable(map(pipeline.train, count()))
 
     def step(self) -> None:
-        self._metrics = self._learner.train_step(next(self._batches))
+        self.follow(self._learner.train_step(next(self._batches)))
 
     def wait(self) -> None:
-        jax.block_until_ready((self._learner.state, self._metrics))
+        jax.block_until_ready((self._learner.state, self.metrics))
 
     def outcome(self) -> np.ndarray:
-        return np.asarray(self._metrics["loss"])
+        return np.asarray(self.metrics["loss"])

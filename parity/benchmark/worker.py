@@ -43,6 +43,7 @@ class Worker:
         finally:
             signal.signal(signal.SIGINT, before)
         theirs.close()
+        self._log = log
         self._busy = True
 
     def ask(self, method: str, seconds: float, *args: Any) -> Any:
@@ -65,7 +66,7 @@ class Worker:
             well, answer = self._pipe.recv()
         except (EOFError, ConnectionResetError):
             self._process.join(10)
-            raise Failed(f"its process ended, status {self._process.exitcode}") from None
+            raise Failed(ended(self._process.exitcode, self._log)) from None
         self._busy = False
         if not well:
             raise Failed(answer)
@@ -118,5 +119,18 @@ def reason(error: BaseException) -> str:
     if memory or "RESOURCE_EXHAUSTED" in text:
         return "out of memory"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    line = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    return _short(f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__)
+
+
+def ended(status: int | None, log: Path) -> str:
+    """Why a process ended by itself, in a line: the last that it printed, but for a stack's."""
+    with contextlib.suppress(OSError):
+        lines = log.read_text(errors="replace").splitlines()
+        said = [line for line in lines if line.strip() and not line.startswith((" ", "*"))]
+        if said:
+            return _short(f"its process ended, status {status}: {said[-1]}")
+    return f"its process ended, status {status}"
+
+
+def _short(line: str) -> str:
     return line if len(line) <= LONGEST_REASON else line[: LONGEST_REASON - 1] + "…"
