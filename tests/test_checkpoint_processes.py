@@ -32,9 +32,12 @@ def run(expected, pipe):
         # When save returns, JAX has finished the one before, PyTorch this one.
         os.write(pipe, b"%d\\n" % (step - (framework == "jax")))
 
+def writing_one():
+    return any("part" in path.name or "tmp" in path.name for path in folder.iterdir())
+
 rng = random.Random(5)
 done, half_written = 0, 0
-for _ in range(rounds):
+for turn in range(rounds):
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -47,6 +50,8 @@ for _ in range(rounds):
     while done >= int((output.split() or [0])[-1]):  # It is to get further than the one before.
         output += os.read(reading, 100)
     time.sleep(rng.uniform(0, 0.15))
+    while turn % 2 and not writing_one():  # Every other one is to die in the middle of saving.
+        pass
     os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     assert os.WIFSIGNALED(status), "it ended by itself"
@@ -54,7 +59,7 @@ for _ in range(rounds):
         output += more
     os.close(reading)
     done = int(output.split()[-1])
-    half_written += any("part" in path.name or "tmp" in path.name for path in folder.iterdir())
+    half_written += writing_one()
 print(json.dumps([done, half_written]))
 """
 
@@ -139,8 +144,7 @@ def finish(process: subprocess.Popen[str]) -> str:
 def test_a_process_killed_while_saving_loses_no_finished_checkpoint(framework: str, tmp_path: Path):
     rounds = 8
     done, half_written = json.loads(finish(start(KILL, framework, tmp_path, rounds)))
-    # Saving is nearly all that the process did, so most kills came in the middle of it.
-    assert half_written >= rounds // 4
+    assert half_written >= rounds // 4  # Of the half that was to be; few are done before they die.
     store = Store(framework, tmp_path, width=160, keep=2)
     step = store.restored()
     assert step is not None

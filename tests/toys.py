@@ -44,7 +44,7 @@ class Toy(Contestant):
         if self._trouble == "sample":
             raise MemoryError
         if self._trouble == "death":
-            print("began well", "fatal: lost", "*** stack: ***", "    @ main()", sep="\n", flush=True)
+            print("fatal: lost\n*** stack: ***\n    @ main()", flush=True)
             os._exit(3)
         return super().sample()
 
