@@ -8,6 +8,7 @@ def main() -> int:
     # Slow to import: only when the command line is known to be right, and PyTorch if it is needed.
     from unet_jax.compiled import keep_compiled
     from unet_jax.evaluation.evaluate import evaluate
+    from unet_jax.onednn.cores import share_cores
 
     def in_torch():
         from parity.torch_predictor import TorchPredictor, read_torch
@@ -15,6 +16,7 @@ def main() -> int:
         return read_torch, TorchPredictor
 
     keep_compiled()
+    share_cores()
     return evaluate(options, config, in_torch)
 
 

@@ -9,9 +9,11 @@ def main() -> int:
     )
     # Slow to import: only when the command line is known to be right.
     from unet_jax.compiled import keep_compiled
+    from unet_jax.onednn.cores import share_cores
     from unet_jax.range_test import range_test
 
     keep_compiled()
+    share_cores(config.train.precision)
     return range_test(options, config)
 
 

@@ -7,9 +7,11 @@ def main() -> int:
     options, config = parse_predict(description="Predicts with a trained U-Net.")
     # Slow to import: only when the command line is known to be right.
     from unet_jax.compiled import keep_compiled
+    from unet_jax.onednn.cores import share_cores
     from unet_jax.prediction.predict import predict
 
     keep_compiled()
+    share_cores()
     return predict(options, config)
 
 

@@ -24,11 +24,13 @@ def main() -> int:
     from unet_jax.hosts import Hosts
     from unet_jax.learner import JaxLearner
     from unet_jax.memory import out_of_memory
+    from unet_jax.onednn.cores import share_cores
     from unet_jax.parallel import all_well, choose, connect
     from unet_jax.rehearsal import rehearse_training
     from unet_jax.train import train
 
     keep_compiled()
+    share_cores(config.train.precision)
     with mistakes():
         if options.distributed:
             connect(options.coordinator, options.processes, options.process)

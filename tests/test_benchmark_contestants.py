@@ -23,6 +23,7 @@ from parity.benchmark.torch_epochs import TorchEpochs
 from parity.benchmark.torch_layer import TorchLayer
 from unet_jax.config import AugmentConfig, Config, DataConfig, LossConfig, ModelConfig, TrainConfig
 from unet_jax.describe import describe
+from unet_jax.onednn.cores import THREADS
 
 TINY = Config(
     data=DataConfig(size=(16, 24)),
@@ -39,7 +40,7 @@ ALL = replace(
 
 @pytest.fixture(autouse=True)
 def _settings_as_they_were(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for name in ("TORCHINDUCTOR_CACHE_DIR", "XLA_PYTHON_CLIENT_PREALLOCATE"):
+    for name in ("TORCHINDUCTOR_CACHE_DIR", "XLA_PYTHON_CLIENT_PREALLOCATE", THREADS):
         monkeypatch.setenv(name, "")  # What contestants set is taken back.
     names = ("jax_enable_compilation_cache", "jax_default_matmul_precision")
     before = {name: jax.config.values[name] for name in names}

@@ -25,7 +25,7 @@ def test_gradients_are_xlas(side: int, stride: int, size: tuple[int, int], input
         y, pull = jax.vjp(run, x, kernel)
         return y, *pull(jax.random.normal(keys[2], y.shape, y.dtype))
 
-    ours = gradients(lambda x, kernel: convolve(x, kernel, stride))
+    ours = gradients(lambda x, kernel: convolve(x, kernel, stride=stride))
     xlas = gradients(lambda x, kernel: convolution._plain(x, kernel, stride))
     # Sums of at most 300 products in another order.
     for a, b in zip(ours, xlas, strict=True):

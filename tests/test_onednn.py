@@ -16,7 +16,8 @@ import pytest
 from unet_jax import onednn
 from unet_jax.models import convolution
 from unet_jax.models.convolution import convolve, xla_alone
-from unet_jax.onednn import call_frame, calls
+from unet_jax.onednn import call_frame, calls, cores
+from unet_jax.onednn.convolution import Shapes, find
 from unet_jax.onednn.library import SWITCH
 from unet_jax.onednn.threads import WAITING, keep_awake
 from unet_jax.parallel import Jit, Shard
@@ -47,14 +48,26 @@ def exact(run, *args):
 def test_every_pass_is_xlas(side: int, stride: int, size: tuple[int, int], inputs: int):
     shapes = (2, *size, inputs), (side, side, inputs, 8)
     x, kernel = drawn(*shapes)
-    y = onednn.forward(x, kernel, stride)
+    [bias] = drawn((8,))
+    y = onednn.forward(x, kernel, bias, stride)
     g = jnp.sin(y)
+    pixels = g.size // 8
+    learnt = partial(onednn.backward_weights, shape=kernel.shape, stride=stride)
+    by_kernel = partial(convolution._kernel_by_convolution, side=side, stride=stride)
     passes = {
         "forward": (
             (x, kernel),
-            partial(onednn.forward, stride=stride),
+            partial(onednn.forward, bias=None, stride=stride),
             partial(convolution._plain, stride=stride),
             side**2 * inputs,
+        ),
+        "forward, biased": (
+            (x, kernel, bias),
+            partial(onednn.forward, stride=stride),
+            lambda x, kernel, bias: (
+                convolution._plain(x, kernel, stride) + bias.reshape(1, 1, 1, -1)
+            ),
+            side**2 * inputs + 1,
         ),
         "by input": (
             (g, kernel),
@@ -62,11 +75,13 @@ def test_every_pass_is_xlas(side: int, stride: int, size: tuple[int, int], input
             partial(convolution._input_by_convolution, shape=x.shape, stride=stride),
             side**2 * 8,
         ),
-        "by kernel": (
+        "by kernel": ((x, g), lambda x, g: learnt(x, g, biased=False)[0], by_kernel, pixels),
+        "by kernel, biased": ((x, g), lambda x, g: learnt(x, g, biased=True)[0], by_kernel, pixels),
+        "by bias": (
             (x, g),
-            partial(onednn.backward_weights, shape=kernel.shape, stride=stride),
-            partial(convolution._kernel_by_convolution, side=side, stride=stride),
-            g.size // 8,
+            lambda x, g: learnt(x, g, biased=True)[1],
+            lambda x, g: g.sum((0, 1, 2)),
+            pixels,
         ),
     }
     for name, (args, ours, xlas, products) in passes.items():
@@ -97,23 +112,23 @@ def test_a_convolution_of_float32_is_its():
 
 def test_strided_kernels_of_one_pixel_are_xlas():
     x, kernel = drawn((2, 8, 12, 3), (1, 1, 3, 8))
-    trace = jax.jit(lambda x, kernel: convolve(x, kernel, 2)).trace(x, kernel)
+    trace = jax.jit(lambda x, kernel: convolve(x, kernel, stride=2)).trace(x, kernel)
     assert "onednn" not in trace.lower(lowering_platforms=("cpu",)).as_text()
 
 
 @pytest.mark.parametrize("stride", [1, 2])
-def test_gradients_pass_through(stride: int):
-    x, kernel = drawn(*SHAPES)
+@pytest.mark.parametrize("biased", [False, True], ids=["plain", "biased"])
+def test_gradients_pass_through(biased: bool, stride: int):
+    given = drawn(*SHAPES, (8,))[: 3 if biased else 2]
 
-    def total(x, kernel):
-        return jnp.sum(jnp.sin(convolve(x, kernel, stride)))
+    def gradients(*given):
+        return jax.grad(
+            lambda given: jnp.sum(jnp.sin(convolve(*given, stride=stride))),
+        )(given)
 
-    def gradients(x, kernel):
-        return jax.grad(total, argnums=(0, 1))(x, kernel)
-
-    ours = jax.jit(gradients)(x, kernel)
+    ours = jax.jit(gradients)(*given)
     with jax.enable_x64(True), xla_alone():
-        right = gradients(*(np.asarray(arg, np.float64) for arg in (x, kernel)))
+        right = gradients(*(np.asarray(each, np.float64) for each in given))
     for a, b in zip(ours, right, strict=True):
         # Sums of at most 234 products of values around 1.
         np.testing.assert_allclose(a, b, atol=1e-4)
@@ -135,6 +150,18 @@ def test_threads_do_not_mix_up_their_values():
         together = list(pool.map(lambda x: np.asarray(run(x)), images * 8))
     for i, result in enumerate(together):
         np.testing.assert_array_equal(result, one_by_one[i % len(images)])
+
+
+def test_a_workspace_may_move():
+    x, kernel = drawn((1, 8, 8, 16), (3, 3, 16, 16))
+    arrays = [np.array(x), np.array(kernel), np.zeros((1, 8, 8, 16), np.float32)]
+    found = find("forward", Shapes(*(each.shape for each in arrays), stride=1, biased=False))
+    expected = np.asarray(convolve(x, kernel))
+    for _ in range(2):
+        workspace = np.zeros(found.workspace, np.uint8)
+        found.run([each.ctypes.data for each in arrays], workspace.ctypes.data)
+        assert workspace.any(), "the kernel's copy lies elsewhere"
+        np.testing.assert_array_equal(arrays[2], expected)
 
 
 def test_an_error_is_the_programs(monkeypatch):
@@ -193,6 +220,39 @@ def test_threads_of_openmp_wait_as_the_user_says(monkeypatch):
     monkeypatch.delenv("OMP_WAIT_POLICY")
     keep_awake()
     assert {name: os.environ[name] for name in WAITING} == WAITING
+
+
+def test_two_cores_are_shared(monkeypatch):
+    def shared(precision: str = "float32", has: int = 2, says: str | None = None) -> str | None:
+        monkeypatch.setattr(cores, "cores", lambda: has)
+        monkeypatch.delenv(cores.THREADS, raising=False)
+        if says is not None:
+            monkeypatch.setenv(cores.THREADS, says)
+        cores.share_cores(precision)
+        return os.environ.get(cores.THREADS)
+
+    assert shared() == "1"
+    assert shared(says="3") == "3"
+    assert shared("bfloat16") is shared(has=1) is shared(has=4) is None
+    monkeypatch.setattr(cores, "available", lambda: False)
+    assert shared() is None
+
+
+def test_xla_has_as_many_threads_as_it_is_told():
+    code = """
+import jax
+from pathlib import Path
+
+jax.block_until_ready(jax.jit(lambda x: x + 1)(jax.numpy.ones(3)))
+names = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+print(names.count("tf_XLAEigen"))
+"""
+    for threads in ("1", "3"):
+        env = os.environ | {cores.THREADS: threads, "JAX_PLATFORMS": "cpu"}
+        run = subprocess.run(
+            [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
+        )
+        assert run.stdout.strip() == threads
 
 
 def test_it_can_be_switched_off():

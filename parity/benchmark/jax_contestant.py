@@ -18,6 +18,7 @@ from unet_jax.augment import normalise
 from unet_jax.batch import Batch
 from unet_jax.host_memory import free_host_memory
 from unet_jax.metrics import predict_classes
+from unet_jax.onednn.cores import share_cores
 from unet_jax.onednn.library import SWITCH
 from unet_jax.parallel import Mode, choose
 from unet_jax.recipe import build_recipe
@@ -48,14 +49,15 @@ class JaxContestant(Contestant):
         jax.config.update("jax_default_matmul_precision", "tensorfloat32" if fast else "highest")
         if contender.how == "jit, XLA alone":
             os.environ[SWITCH] = "0"
+        half = contender.precision in ("bfloat16", "float16")
+        precision = contender.precision if half else "float32"
+        share_cores(precision)
         backend, expected = jax.default_backend(), "gpu" if task.gpu else "cpu"
         if backend != expected:
             raise ValueError(f"JAX computes on {backend}, PyTorch on {expected}")
         mode: Mode = "pmap" if contender.how == "pmap" else "jit"
         self.parallel = choose(mode, task.config)
         self._before = memory.resident()
-        half = contender.precision in ("bfloat16", "float16")
-        precision = contender.precision if half else "float32"
         train = replace(task.config.train, precision=precision)
         self.config = replace(task.config, train=train)
         self.recipe = build_recipe(

@@ -14,6 +14,7 @@ from parity.benchmark.convolution import Convolution
 from parity.benchmark.task import SAMPLED
 from unet_jax.host_memory import free_host_memory
 from unet_jax.models.layers import Conv, UpConv
+from unet_jax.onednn.cores import share_cores
 from unet_jax.recipe import DTYPES
 
 
@@ -32,6 +33,7 @@ class JaxLayer(Contestant):
         jax.config.update("jax_enable_compilation_cache", False)
         fast = precision == "tf32"
         jax.config.update("jax_default_matmul_precision", "tensorfloat32" if fast else "highest")
+        share_cores("float32" if fast else precision)
         if jax.default_backend() != ("gpu" if gpu else "cpu"):
             raise ValueError(f"JAX computes on {jax.default_backend()}, and PyTorch does not")
         self._dtype: Any = DTYPES.get(precision) or jnp.float32

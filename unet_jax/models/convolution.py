@@ -22,7 +22,9 @@ FEW = 8
 """Input channels below which XLA's own gradient is faster on a CPU, too."""
 
 
-def convolve(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
+def convolve(
+    x: jax.Array, kernel: jax.Array, bias: jax.Array | None = None, stride: int = 1
+) -> jax.Array:
     """`torch.nn.functional.conv2d` with padding k // 2, where k is the kernel's side.
 
     It can be differentiated in reverse only.
@@ -30,6 +32,7 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
     Args:
       x: [B, H, W, I].
       kernel: [k, k, I, O], k odd, of the same type.
+      bias: [O], of the same type; None: there is none.
       stride: In both directions.
 
     Returns:
@@ -38,10 +41,12 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
     # Of 1×1 kernels and a stride, oneDNN 3.2 gets gradients wrong: 3 channels, 8×12, stride 2.
     sound = kernel.shape[0] > 1 or stride == 1
     if sound and x.dtype == jnp.float32 and _by_onednn.get() and onednn.available():
-        return _convolve_by_onednn(x, kernel, stride)
+        return _convolve_by_onednn(x, kernel, bias, stride)
     if kernel.shape[0] == stride == 1:
-        return jnp.einsum("bhwi,io->bhwo", x, kernel[0, 0])
-    return _convolve(x, kernel, stride)
+        y = jnp.einsum("bhwi,io->bhwo", x, kernel[0, 0])
+    else:
+        y = _convolve(x, kernel, stride)
+    return y if bias is None else y + bias.reshape(1, 1, 1, -1)
 
 
 _by_onednn = ContextVar("_by_onednn", default=True)
@@ -104,33 +109,46 @@ def _backward(stride: int, saved: tuple, g: jax.Array) -> tuple[jax.Array, jax.A
 _convolve.defvjp(_forward, _backward)
 
 
-def _library_or_plain(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    ours, xlas = (partial(run, stride=stride) for run in (onednn.forward, _plain))
-    return lax.platform_dependent(x, kernel, cpu=ours, default=xlas)
+def _library_or_plain(
+    x: jax.Array, kernel: jax.Array, bias: jax.Array | None, stride: int
+) -> jax.Array:
+    def plain(x: jax.Array, kernel: jax.Array, bias: jax.Array | None) -> jax.Array:
+        y = _plain(x, kernel, stride)
+        return y if bias is None else y + bias.reshape(1, 1, 1, -1)
+
+    ours = partial(onednn.forward, stride=stride)
+    return lax.platform_dependent(x, kernel, bias, cpu=ours, default=plain)
 
 
-_convolve_by_onednn = jax.custom_vjp(_library_or_plain, nondiff_argnums=(2,))
+_convolve_by_onednn = jax.custom_vjp(_library_or_plain, nondiff_argnums=(3,))
 
 
-def _forward_by_onednn(x: jax.Array, kernel: jax.Array, stride: int) -> tuple[jax.Array, tuple]:
-    return _library_or_plain(x, kernel, stride), (x, kernel)
+def _forward_by_onednn(
+    x: jax.Array, kernel: jax.Array, bias: jax.Array | None, stride: int
+) -> tuple[jax.Array, tuple]:
+    return _library_or_plain(x, kernel, bias, stride), (x, kernel, bias)
 
 
-def _backward_by_onednn(stride: int, saved: tuple, g: jax.Array) -> tuple[jax.Array, jax.Array]:
-    x, kernel = saved
+def _backward_by_onednn(
+    stride: int, saved: tuple, g: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+    x, kernel, bias = saved
+
+    def plain(x: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+        by_kernel = _kernel_by_convolution(x, g, side=kernel.shape[0], stride=stride)
+        return by_kernel, None if bias is None else g.sum((0, 1, 2))
+
     by_x = lax.platform_dependent(
         g,
         kernel,
         cpu=partial(onednn.backward_data, shape=x.shape, stride=stride),
         default=partial(_input_by_convolution, shape=x.shape, stride=stride),
     )
-    by_kernel = lax.platform_dependent(
-        x,
-        g,
-        cpu=partial(onednn.backward_weights, shape=kernel.shape, stride=stride),
-        default=partial(_kernel_by_convolution, side=kernel.shape[0], stride=stride),
+    learnt = partial(
+        onednn.backward_weights, shape=kernel.shape, stride=stride, biased=bias is not None
     )
-    return by_x, by_kernel
+    by_kernel, by_bias = lax.platform_dependent(x, g, cpu=learnt, default=plain)
+    return by_x, by_kernel, by_bias
 
 
 _convolve_by_onednn.defvjp(_forward_by_onednn, _backward_by_onednn)

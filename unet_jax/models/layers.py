@@ -53,8 +53,7 @@ class Conv(nn.Module):
         kernel = self.param("kernel", init, (k, k, in_features, self.features))
         bias = self.param("bias", init, (self.features,)) if self.use_bias else None
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
-        x = convolve(x, kernel, self.stride)
-        return x if bias is None else x + bias.reshape(1, 1, 1, -1)
+        return convolve(x, kernel, bias, self.stride)
 
 
 class UpConv(nn.Module):
@@ -75,9 +74,8 @@ class UpConv(nn.Module):
         bias = self.param("bias", init, (self.features,))
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
         kernel = kernel.transpose(2, 0, 1, 3).reshape(1, 1, in_features, -1)
-        x = convolve(x, kernel).reshape(batch, height, width, 2, 2, self.features)
-        x = x.swapaxes(2, 3).reshape(batch, 2 * height, 2 * width, self.features)
-        return x + bias.reshape(1, 1, 1, -1)
+        x = convolve(x, kernel, jnp.tile(bias, 4)).reshape(batch, height, width, 2, 2, -1)
+        return x.swapaxes(2, 3).reshape(batch, 2 * height, 2 * width, self.features)
 
 
 class BatchNorm(nn.Module):

@@ -1,10 +1,11 @@
 """One convolution of oneDNN's, forward or backward, of one shape."""
 
+from collections.abc import Sequence
 from functools import cache
 from threading import Lock
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from unet_jax.onednn.library import ANY, HWIO, NHWC, Handle, Library, dimensions, load
+from unet_jax.onednn.library import ANY, HWIO, NHWC, VECTOR, Handle, Library, dimensions, load
 from unet_jax.onednn.step import Step
 
 Shape = tuple[int, ...]
@@ -12,12 +13,12 @@ Pass = Literal["forward", "backward_data", "backward_weights"]
 
 FORWARD_TRAINING, DIRECT = 64, 1
 FROM, TO = 1, 17
-ROLES: dict[Pass, tuple[int, int, int]] = {
-    "forward": (1, 33, 17),
+ROLES: dict[Pass, tuple[int, ...]] = {
+    "forward": (1, 33, 17, 41),
     "backward_data": (129, 33, 145),
-    "backward_weights": (1, 161, 145),
+    "backward_weights": (1, 161, 145, 169),
 }
-"""What images, kernel and convolved images are to the primitive: DNNL_ARG_SRC and so on."""
+"""What images, kernel, convolved images and bias are to the primitive: DNNL_ARG_SRC and so on."""
 WEIGHTS: dict[Pass, int] = {"forward": 131, "backward_data": 131, "backward_weights": 132}
 """The number by which its kernel's layout is asked for."""
 ALIGNED = 64
@@ -27,6 +28,24 @@ _ONE_AT_A_TIME = Lock()
 """Each runs on all cores, and points shared memory objects at its own values."""
 
 
+class Shapes(NamedTuple):
+    """Of a convolution.
+
+    Attributes:
+      x: [B, H, W, I].
+      kernel: [k, k, I, O].
+      y: [B, ⌈H / stride⌉, ⌈W / stride⌉, O].
+      stride: In both directions.
+      biased: Whether y has a bias of its own for each channel.
+    """
+
+    x: Shape
+    kernel: Shape
+    y: Shape
+    stride: int
+    biased: bool
+
+
 class Convolution:
     """`torch.nn.functional.conv2d` with padding k // 2, or one of its gradients.
 
@@ -34,56 +53,64 @@ class Convolution:
       workspace: Bytes that it needs beside its arguments and its result.
     """
 
-    def __init__(
-        self, library: Library, which: Pass, x: Shape, kernel: Shape, y: Shape, stride: int
-    ) -> None:
+    def __init__(self, library: Library, which: Pass, shapes: Shapes) -> None:
         """Args:
         library: oneDNN.
-        which: What is computed of the other two.
-        x: [B, H, W, I].
-        kernel: [k, k, I, O].
-        y: [B, ⌈H / stride⌉, ⌈W / stride⌉, O].
-        stride: In both directions.
+        which: What is computed: y, or the gradient of x, or those of kernel and bias.
+        shapes: Of all of them.
 
         Raises:
           RuntimeError: oneDNN has no code for these shapes.
         """
-        side, _, inputs, outputs = kernel
+        x, (side, _, inputs, outputs), y, stride, biased = shapes
         # oneDNN names axes in PyTorch's order, however they lie in memory.
         images = library.describe((x[0], inputs, x[1], x[2]), NHWC)
         ours = library.describe((outputs, inputs, side, side), HWIO)
         fastest = library.describe((outputs, inputs, side, side), ANY)
         results = library.describe((y[0], outputs, y[1], y[2]), NHWC)
-        window = _window(side, stride)
-        description = _describe(library, which, (images, fastest, results), window)
+        bias = [library.describe((outputs,), VECTOR)] if biased else []
+        layouts = (images, fastest, *(bias or [None]), results)
+        description = _describe(library, which, layouts, _window(side, stride))
 
         theirs = library.described(description, WEIGHTS[which])
-        x_role, kernel_role, y_role = ROLES[which]
         self._library = library
-        self._x, self._kernel, self._y = map(library.memory, (images, ours, results))
+        self._given = [library.memory(each) for each in (images, ours, results, *bias)]
         reorders = not library.equal(theirs, ours)
         self._reordered = library.memory(theirs) if reorders else None
-        used = self._reordered or self._kernel
-        roles = ((x_role, self._x), (kernel_role, used), (y_role, self._y))
-        self._steps = [Step(library, description, *roles)]
+        used = list(self._given)
+        used[1] = self._reordered or used[1]
+        self._steps = [Step(library, description, *zip(ROLES[which], used, strict=False))]
         if self._reordered:
-            kernels = [(ours, self._kernel), (theirs, self._reordered)]
+            kernels = [(ours, self._given[1]), (theirs, self._reordered)]
             learning = which == "backward_weights"
             reorder = _reorder(library, *(kernels[::-1] if learning else kernels))
             self._steps.insert(1 if learning else 0, reorder)
         self._reordered_at = _aligned(max(step.workspace for step in self._steps))
         self.workspace = self._reordered_at + (library.size(theirs) if reorders else 0)
+        self._places: tuple[int, ...] = ()
 
-    def run(self, x: int, kernel: int, y: int, workspace: int) -> None:
-        """Computes one from the other two; each is the address of its float32 values."""
+    def run(self, given: Sequence[int], workspace: int) -> None:
+        """Computes one from the others.
+
+        Args:
+          given: Addresses of the float32 values of x, kernel, y, and the bias if there is one.
+          workspace: Address of as many bytes as it needs.
+        """
+        places = (*given, workspace)
         with _ONE_AT_A_TIME:
-            self._library.point(self._x, x)
-            self._library.point(self._kernel, kernel)
-            self._library.point(self._y, y)
-            if self._reordered:
-                self._library.point(self._reordered, workspace + self._reordered_at)
+            if places != self._places:  # Mostly, they are those of the step before.
+                self._point(given, workspace)
+                self._places = places
             for step in self._steps:
-                step.run(workspace)
+                step.run()
+
+    def _point(self, given: Sequence[int], workspace: int) -> None:
+        for memory, address in zip(self._given, given, strict=True):
+            self._library.point(memory, address)
+        if self._reordered:
+            self._library.point(self._reordered, workspace + self._reordered_at)
+        for step in self._steps:
+            step.point(workspace)
 
 
 def _window(side: int, stride: int) -> tuple:
@@ -94,22 +121,22 @@ def _window(side: int, stride: int) -> tuple:
 
 def _describe(library: Library, which: Pass, layouts: tuple, window: tuple) -> Handle:
     """The primitive's descriptor; a gradient's wants that of the forward pass, too."""
-    images, kernel, results = layouts
+    images, kernel, _, results = layouts
     make, end = library.make, (library.attributes,)
-    with_bias = (images, kernel, None, results, *window)
     forward = make(
         "convolution_forward_primitive_desc_create",
         library.engine,
         FORWARD_TRAINING,
         DIRECT,
-        *with_bias,
+        *layouts,
+        *window,
         *end,
     )
     if which == "forward":
         return forward
-    shapes = with_bias if which == "backward_weights" else (*layouts, *window)
+    shapes = layouts if which == "backward_weights" else (images, kernel, results)
     function = f"convolution_{which}_primitive_desc_create"
-    return make(function, library.engine, DIRECT, *shapes, forward, *end)
+    return make(function, library.engine, DIRECT, *shapes, *window, forward, *end)
 
 
 def _reorder(library: Library, source: tuple[Handle, Handle], to: tuple[Handle, Handle]) -> Step:
@@ -125,8 +152,8 @@ def _aligned(size: int) -> int:
 
 
 @cache
-def find(which: Pass, x: Shape, kernel: Shape, y: Shape, stride: int) -> Convolution:
-    """The one of these shapes, as the constructor has them.
+def find(which: Pass, shapes: Shapes) -> Convolution:
+    """The one of these shapes.
 
     Raises:
       RuntimeError: oneDNN has no code for them, or is not there.
@@ -134,4 +161,4 @@ def find(which: Pass, x: Shape, kernel: Shape, y: Shape, stride: int) -> Convolu
     library = load()
     if library is None:
         raise RuntimeError("oneDNN is not there")
-    return Convolution(library, which, x, kernel, y, stride)
+    return Convolution(library, which, shapes)

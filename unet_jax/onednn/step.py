@@ -24,9 +24,11 @@ class Step:
         self._arguments = (Argument * len(pairs))(*(Argument(*pair) for pair in pairs))
         self._primitive = library.make("primitive_create", description)
 
-    def run(self, workspace: int) -> None:
+    def point(self, workspace: int) -> None:
         """Args:
         workspace: Address of as many bytes as it needs.
         """
         self._library.point(self._scratchpad, workspace)
+
+    def run(self) -> None:
         self._library.execute(self._primitive, self._arguments)
