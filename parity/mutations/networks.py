@@ -17,6 +17,7 @@ from torch import nn
 import parity.sides
 import unet_jax.augment
 import unet_jax.models.layers as flax_layers
+import unet_jax.models.plain as flax_plain
 import unet_torch_ref.models.residual as torch_residual
 import unet_torch_ref.step
 from parity.cases import Case
@@ -32,6 +33,9 @@ RESIDUAL = Case("residual", TINY, 1, (8, 12))
 PLAIN = Case("plain", ModelConfig(architecture="plain", channels=(4,), norm="batch"), 1, (8, 12), 3)
 BILINEAR = RESIDUAL._replace(model=dataclasses.replace(TINY, upsample="bilinear"))
 ODD = RESIDUAL._replace(size=(9, 13))
+
+
+_mean_pool = partial(flax.linen.avg_pool, window_shape=(2, 2), strides=(2, 2))
 
 
 @cache
@@ -181,7 +185,7 @@ NETWORKS = [
         "plain network",
         ("eval", "bottleneck/conv_1"),
         network(PLAIN),
-        partial(patch.object, flax.linen, "max_pool", flax.linen.avg_pool),
+        partial(patch.object, flax_plain, "max_pool", _mean_pool),
     ),
     Mutation(
         "ReLU that leaks 1 %",

@@ -22,6 +22,7 @@ from unet_jax.models.layers import (
     normalize,
     resize_bilinear,
 )
+from unet_jax.models.pooling import max_pool
 
 
 class PlainUNet(nn.Module):
@@ -71,7 +72,7 @@ class PlainUNet(nn.Module):
         for n, width in enumerate(self.channels):
             x = block(width, name=f"encoder_{n}")(x, train)
             skips.append(x)
-            x = nn.max_pool(x, (2, 2), (2, 2))
+            x = max_pool(x)
         x = block(self.channels[-1] * (1 if bilinear else 2), name="bottleneck")(x, train)
 
         for n, width in enumerate(reversed(self.channels)):
