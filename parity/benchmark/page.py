@@ -27,8 +27,8 @@ logits) have to agree with those of PyTorch in float32, or nothing is shown. PyT
 for the device nowhere, has a fused optimiser, and, compiled, augmentation, network and loss in one
 function; float16 has a scaled loss. The learning rate is constant. On a CPU, glibc is told to keep
 freed memory, and OpenMP's threads to wait a little longer before they sleep, for both frameworks;
-and JAX has its convolutions of float32 computed by oneDNN where that is installed, as PyTorch has;
-*XLA alone* is JAX without it.
+and JAX has its convolutions of float32 computed by oneDNN where that is installed, as PyTorch has,
+and then, on two cores, one thread for all else; *XLA alone* is JAX without it.
 
 - *first step, more*: what the first step takes longer than later ones, compilation most of all.
 - *memory*: the most that was held at once: of a GPU as its framework counts it (JAX' count
