@@ -30,7 +30,8 @@ def main() -> int:
     from unet_jax.train import train
 
     keep_compiled()
-    share_cores(config.train.precision)
+    if options.parallel != "shard" and not options.distributed:  # Where convolutions are XLA's.
+        share_cores(config.train.precision)
     with mistakes():
         if options.distributed:
             connect(options.coordinator, options.processes, options.process)

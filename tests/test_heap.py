@@ -33,7 +33,7 @@ STEPS = """
 import resource, sys
 from unet_jax import heap
 
-heap._accelerated = lambda: sys.argv[1] == "accelerated"
+heap.accelerated = lambda: sys.argv[1] == "accelerated"
 if sys.argv[1] != "given back":
     heap.keep_step_memory()
 heap.keep_freed_memory()  # As the data set does, later.

@@ -223,17 +223,24 @@ def test_threads_of_openmp_wait_as_the_user_says(monkeypatch):
 
 
 def test_two_cores_are_shared(monkeypatch):
-    def shared(precision: str = "float32", has: int = 2, says: str | None = None) -> str | None:
+    def shared(precision: str = "float32", has: int = 2, **said: str) -> str | None:
         monkeypatch.setattr(cores, "cores", lambda: has)
-        monkeypatch.delenv(cores.THREADS, raising=False)
-        if says is not None:
-            monkeypatch.setenv(cores.THREADS, says)
+        for name in (cores.THREADS, *cores.OTHERS):
+            monkeypatch.setenv(name, "")  # What is written to it is taken back after the test.
+            monkeypatch.delenv(name)
+        for name, value in said.items():
+            monkeypatch.setenv(name, value)
         cores.share_cores(precision)
         return os.environ.get(cores.THREADS)
 
+    monkeypatch.setattr(cores, "accelerated", lambda: False)
     assert shared() == "1"
-    assert shared(says="3") == "3"
+    assert shared(PJRT_NPROC="3") == "3"
+    assert shared(NPROC="3") is shared(OMP_NUM_THREADS="1") is None
     assert shared("bfloat16") is shared(has=1) is shared(has=4) is None
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(cores, "accelerated", lambda: True)
+        assert shared() is None
     monkeypatch.setattr(cores, "available", lambda: False)
     assert shared() is None
 

@@ -31,7 +31,7 @@ def keep_step_memory() -> None:
     Nothing is changed where JAX has an accelerator.
     """
     mallopt = _mallopt()
-    if mallopt is not None and not _accelerated():
+    if mallopt is not None and not accelerated():
         # Large blocks would be mapped one by one, and by every thread's arena but the first always.
         mallopt(MMAP_MAX, 0)
         mallopt(ARENA_MAX, 1)
@@ -42,7 +42,7 @@ def _mallopt() -> "ctypes._NamedFuncPointer | None":
     return getattr(ctypes.CDLL(None), "mallopt", None)
 
 
-def _accelerated() -> bool:
+def accelerated() -> bool:
     """Whether a package is installed that brings JAX to another device."""
     plugins = importlib.util.find_spec("jax_plugins")
     paths = plugins.submodule_search_locations if plugins else None

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from parity.pages.findings import count
+from unet_jax.onednn.cores import cores
 from unet_jax.versions import versions
 
 PACKAGES = ("jax", "jaxlib", "flax", "torch", "numpy")
@@ -43,11 +44,6 @@ def device(gpu: bool) -> str:
 def command() -> str:
     """As it was typed, from the repository's root."""
     return shlex.join(["python", "scripts/benchmark.py", *sys.argv[1:]])
-
-
-def cores() -> int:
-    """Those that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cpu() -> str:

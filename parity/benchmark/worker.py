@@ -123,12 +123,12 @@ def reason(error: BaseException) -> str:
 
 
 def ended(status: int | None, log: Path) -> str:
-    """Why a process ended by itself, in a line: the last that it printed, but for a stack's."""
+    """That a process ended by itself, and the last line that it printed, but for a stack's."""
     with contextlib.suppress(OSError):
         lines = log.read_text(errors="replace").splitlines()
         said = [line for line in lines if line.strip() and not line.startswith((" ", "*"))]
         if said:
-            return _short(f"its process ended, status {status}: {said[-1]}")
+            return _short(f"its process ended, status {status}; it printed last: {said[-1]}")
     return f"its process ended, status {status}"
 
 

@@ -38,6 +38,7 @@ def convolve(
     Returns:
       [B, ⌈H / stride⌉, ⌈W / stride⌉, O].
     """
+    assert bias is None or bias.shape == kernel.shape[-1:]
     # Of 1×1 kernels and a stride, oneDNN 3.2 gets gradients wrong: 3 channels, 8×12, stride 2.
     sound = kernel.shape[0] > 1 or stride == 1
     if sound and x.dtype == jnp.float32 and _by_onednn.get() and onednn.available():

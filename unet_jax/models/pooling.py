@@ -1,7 +1,7 @@
 """Max pooling with a gradient of comparisons. Images are [B, H, W, C].
 
 XLA's own looks for each maximum's place in its window once more, with code that a CPU runs slowly
-(docs/speed.md).
+(docs/speed.md). On other devices neither has been measured.
 """
 
 import jax
@@ -12,7 +12,8 @@ import jax.numpy as jnp
 def max_pool(x: jax.Array) -> jax.Array:
     """`torch.nn.functional.max_pool2d` over 2×2 pixels; it can be differentiated in reverse only.
 
-    Where several of four are the largest, the first one has the gradient, as in PyTorch.
+    Where several of four are the largest, the first one has the gradient, as in PyTorch. Where one
+    is not a number, neither is the result, and the last one has the gradient.
 
     Args:
       x: [B, H, W, C].

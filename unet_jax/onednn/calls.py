@@ -15,7 +15,8 @@ _ORDER: dict[Pass, tuple[int, ...]] = {
     "backward_data": (2, 1, 0),
     "backward_weights": (0, 2, 1, 3),
 }
-"""Which of all arguments and results x, kernel, y and bias, or their gradients, are."""
+"""Which of all arguments and results x, kernel, y and bias, or their gradients, are; y, the forward
+pass' only result, is the last with a bias and without."""
 
 
 def forward(x: jax.Array, kernel: jax.Array, bias: jax.Array | None, stride: int) -> jax.Array:

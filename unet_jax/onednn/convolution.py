@@ -74,14 +74,15 @@ class Convolution:
 
         theirs = library.described(description, WEIGHTS[which])
         self._library = library
-        self._given = [library.memory(each) for each in (images, ours, results, *bias)]
+        self._memories = [library.memory(each) for each in (images, ours, results, *bias)]
         reorders = not library.equal(theirs, ours)
         self._reordered = library.memory(theirs) if reorders else None
-        used = list(self._given)
+        used = list(self._memories)
         used[1] = self._reordered or used[1]
-        self._steps = [Step(library, description, *zip(ROLES[which], used, strict=False))]
+        roles = ROLES[which][: len(used)]
+        self._steps = [Step(library, description, *zip(roles, used, strict=True))]
         if self._reordered:
-            kernels = [(ours, self._given[1]), (theirs, self._reordered)]
+            kernels = [(ours, self._memories[1]), (theirs, self._reordered)]
             learning = which == "backward_weights"
             reorder = _reorder(library, *(kernels[::-1] if learning else kernels))
             self._steps.insert(1 if learning else 0, reorder)
@@ -89,23 +90,24 @@ class Convolution:
         self.workspace = self._reordered_at + (library.size(theirs) if reorders else 0)
         self._places: tuple[int, ...] = ()
 
-    def run(self, given: Sequence[int], workspace: int) -> None:
+    def run(self, addresses: Sequence[int], workspace: int) -> None:
         """Computes one from the others.
 
         Args:
-          given: Addresses of the float32 values of x, kernel, y, and the bias if there is one.
+          addresses: Of the float32 values of x, kernel, y, and the bias if there is one.
           workspace: Address of as many bytes as it needs.
         """
-        places = (*given, workspace)
+        places = (*addresses, workspace)
         with _ONE_AT_A_TIME:
             if places != self._places:  # Mostly, they are those of the step before.
-                self._point(given, workspace)
+                self._places = ()
+                self._point(addresses, workspace)
                 self._places = places
             for step in self._steps:
                 step.run()
 
-    def _point(self, given: Sequence[int], workspace: int) -> None:
-        for memory, address in zip(self._given, given, strict=True):
+    def _point(self, addresses: Sequence[int], workspace: int) -> None:
+        for memory, address in zip(self._memories, addresses, strict=True):
             self._library.point(memory, address)
         if self._reordered:
             self._library.point(self._reordered, workspace + self._reordered_at)

@@ -2,29 +2,35 @@
 
 import os
 
+from unet_jax.heap import accelerated
 from unet_jax.onednn.library import available
 
-THREADS = "NPROC"
+THREADS = "PJRT_NPROC"
 """The environment's variable that says how many threads XLA's CPU client has; else one a core."""
-CORES = 2
+OTHERS = {"NPROC", "OMP_NUM_THREADS"}
+"""Further ones, by which XLA or OpenMP have been told."""
+MEASURED_CORES = 2
 
 
 def share_cores(precision: str = "float32") -> None:
     """Has XLA compute on one thread, where there are two cores and oneDNN convolves on both.
 
     Two of XLA's threads would call oneDNN in turns, each with OpenMP's threads of its own, and
-    compute beside it (docs/speed.md). How it is with more cores has not been measured: there, and
-    where the environment says how many threads are to be, nothing is changed.
+    compute beside it (docs/speed.md). How it is with more cores has not been measured. There, on an
+    accelerator, and where the environment says how many threads are to be, nothing is changed.
 
-    It has to be called before JAX looks for its devices.
+    It has to be called before JAX looks for its devices, and not where XLA convolves itself.
 
     Args:
       precision: What convolutions compute in. Of less than float32, they are XLA's.
     """
-    if precision == "float32" and cores() == CORES and THREADS not in os.environ and available():
+    said = os.environ.keys() & {THREADS, *OTHERS}
+    if precision != "float32" or cores() != MEASURED_CORES or said or accelerated():
+        return
+    if available():
         os.environ[THREADS] = "1"
 
 
 def cores() -> int:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
+    """Those that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
