@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from parity.benchmark import jax_contestant, jax_layer
 from parity.benchmark.agreement import LIMITS, distance
 from parity.benchmark.contender import REFERENCE, Contender, chosen, contenders
 from parity.benchmark.convolution import Convolution
@@ -23,7 +24,6 @@ from parity.benchmark.torch_epochs import TorchEpochs
 from parity.benchmark.torch_layer import TorchLayer
 from unet_jax.config import AugmentConfig, Config, DataConfig, LossConfig, ModelConfig, TrainConfig
 from unet_jax.describe import describe
-from unet_jax.onednn.cores import THREADS
 
 TINY = Config(
     data=DataConfig(size=(16, 24)),
@@ -40,7 +40,7 @@ ALL = replace(
 
 @pytest.fixture(autouse=True)
 def _settings_as_they_were(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for name in ("TORCHINDUCTOR_CACHE_DIR", "XLA_PYTHON_CLIENT_PREALLOCATE", THREADS):
+    for name in ("TORCHINDUCTOR_CACHE_DIR", "XLA_PYTHON_CLIENT_PREALLOCATE"):
         monkeypatch.setenv(name, "")  # What contestants set is taken back.
     names = ("jax_enable_compilation_cache", "jax_default_matmul_precision")
     before = {name: jax.config.values[name] for name in names}
@@ -65,6 +65,20 @@ def test_training_takes_the_same_steps(config, precision, tmp_path: Path):
     assert len({float(loss) for loss in expected}) == len(expected), "nothing was learnt"
     assert start.first > 0
     assert 0 < ours.sample() < start.first
+
+
+@pytest.mark.parametrize(
+    ("precision", "convolved"),
+    [("float32", "float32"), ("tf32", "float32"), ("bfloat16", "bfloat16")],
+)
+def test_cores_are_shared_as_in_training(precision, convolved, tmp_path: Path, monkeypatch):
+    asked = []
+    for module in (jax_contestant, jax_layer):
+        monkeypatch.setattr(module, "share_cores", asked.append)
+    contender = Contender(framework="jax", how="jit", precision=precision)
+    JaxInference(set_up(TINY, 4, 6, tmp_path, 1, 0), contender)
+    JaxLayer(precision, gpu=False)
+    assert asked == [convolved, convolved]
 
 
 def test_no_step_is_begun_before_the_last_but_one_is_done(tmp_path: Path):

@@ -59,7 +59,7 @@ def test_trouble_is_told_and_stops_no_other(entry):
         None,
         "RuntimeError: no compiler here",
         "out of memory",
-        "its process ended, status 3; it printed last: fatal: lost",
+        "its process ended, status 3, after: fatal: lost",
         "needs a GPU",
     ]
     assert len(timings["A"].samples) == SAMPLES

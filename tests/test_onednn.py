@@ -1,11 +1,13 @@
 """oneDNN's convolutions against XLA's."""
 
 import os
+import runpy
 import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -25,6 +27,7 @@ from unet_jax.parallel import Jit, Shard
 pytestmark = pytest.mark.skipif(
     not onednn.available(), reason='no oneDNN here: pip install -e ".[onednn]" on x86-64 Linux'
 )
+ROOT = Path(__file__).parents[1]
 SHAPES = (2, 9, 13, 5), (3, 3, 5, 8)
 
 
@@ -164,6 +167,26 @@ def test_a_workspace_may_move():
         np.testing.assert_array_equal(arrays[2], expected)
 
 
+def test_addresses_that_were_half_set_are_forgotten(monkeypatch):
+    shapes = [(1, 8, 8, 16), (3, 3, 16, 16), (1, 8, 8, 16)]
+    found = find("forward", Shapes(*shapes, stride=1, biased=False))
+    one, other = ([np.array(each) for each in drawn(*shapes)] for _ in range(2))
+    other[0] += 1
+    workspace = np.zeros(found.workspace, np.uint8)
+
+    def run(arrays: list[np.ndarray]) -> np.ndarray:
+        found.run([each.ctypes.data for each in arrays], workspace.ctypes.data)
+        return arrays[2].copy()
+
+    expected = run(one)
+    with monkeypatch.context() as failing:
+        failing.setattr(found, "_reordered_at", None)  # Images, kernel and result are set by then.
+        with pytest.raises(TypeError):
+            run(other)
+    one[2][:] = 0
+    np.testing.assert_array_equal(run(one), expected)
+
+
 def test_an_error_is_the_programs(monkeypatch):
     x, kernel = drawn((1, 6, 7, 3), (3, 3, 3, 4))
     run = jax.jit(lambda x: convolve(x, kernel))
@@ -243,6 +266,31 @@ def test_two_cores_are_shared(monkeypatch):
         assert shared() is None
     monkeypatch.setattr(cores, "available", lambda: False)
     assert shared() is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "does", "asked"),
+    [
+        (("train_jax", "--dataset", "shapes"), "train.train", ["float32"]),
+        (("train_jax", "--precision", "bfloat16"), "train.train", ["bfloat16"]),
+        (("train_jax", "--parallel", "shard"), "train.train", []),
+        (("train_jax", "--distributed", "--workdir", "OUT"), "train.train", []),
+        (("lr_find", "--dataset", "shapes"), "range_test.range_test", ["float32"]),
+        (("predict", "--run", "RUN", "IMAGE", "--out", "OUT"), "prediction.predict.predict", [()]),
+        (("evaluate", "--run", "RUN", "--out", "OUT"), "evaluation.evaluate.evaluate", [()]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_commands_share_cores(arguments, does, asked, monkeypatch):
+    for quiet in ("compiled.keep_compiled", "parallel.connect", does):
+        monkeypatch.setattr(f"unet_jax.{quiet}", lambda *_, **__: 0)
+    shared = []
+    monkeypatch.setattr(cores, "share_cores", lambda *args: shared.extend(args or [args]))
+    monkeypatch.setattr(sys, "argv", list(arguments))
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(ROOT / f"scripts/{arguments[0]}.py"), run_name="__main__")
+    assert stop.value.code == 0
+    assert shared == asked
 
 
 def test_xla_has_as_many_threads_as_it_is_told():

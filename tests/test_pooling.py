@@ -24,3 +24,13 @@ def test_it_is_torchs(values: int, size: tuple[int, int]):
     (by_x,) = pull(g)
     np.testing.assert_array_equal(y, expected.detach().permute(0, 2, 3, 1))
     np.testing.assert_array_equal(by_x, theirs.grad.permute(0, 2, 3, 1))
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_what_is_not_a_number_stays_so(place: int):
+    x = np.zeros((1, 2, 2, 1), np.float32)
+    x.flat[place] = np.nan
+    y, pull = jax.vjp(max_pool, x)
+    (by_x,) = pull(np.ones_like(y))
+    assert np.isnan(y)
+    np.testing.assert_array_equal(np.asarray(by_x).ravel(), [0, 0, 0, 1])

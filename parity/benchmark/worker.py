@@ -128,7 +128,7 @@ def ended(status: int | None, log: Path) -> str:
         lines = log.read_text(errors="replace").splitlines()
         said = [line for line in lines if line.strip() and not line.startswith((" ", "*"))]
         if said:
-            return _short(f"its process ended, status {status}; it printed last: {said[-1]}")
+            return _short(f"its process ended, status {status}, after: {said[-1]}")
     return f"its process ended, status {status}"
 
 

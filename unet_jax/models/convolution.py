@@ -47,7 +47,7 @@ def convolve(
         y = jnp.einsum("bhwi,io->bhwo", x, kernel[0, 0])
     else:
         y = _convolve(x, kernel, stride)
-    return y if bias is None else y + bias.reshape(1, 1, 1, -1)
+    return _shifted(y, bias)
 
 
 _by_onednn = ContextVar("_by_onednn", default=True)
@@ -72,6 +72,10 @@ def _plain(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
         padding=[(k // 2, k // 2)] * 2,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
+
+
+def _shifted(y: jax.Array, bias: jax.Array | None) -> jax.Array:
+    return y if bias is None else y + bias.reshape(1, 1, 1, -1)
 
 
 _convolve = jax.custom_vjp(_plain, nondiff_argnums=(2,))
@@ -114,8 +118,7 @@ def _library_or_plain(
     x: jax.Array, kernel: jax.Array, bias: jax.Array | None, stride: int
 ) -> jax.Array:
     def plain(x: jax.Array, kernel: jax.Array, bias: jax.Array | None) -> jax.Array:
-        y = _plain(x, kernel, stride)
-        return y if bias is None else y + bias.reshape(1, 1, 1, -1)
+        return _shifted(_plain(x, kernel, stride), bias)
 
     ours = partial(onednn.forward, stride=stride)
     return lax.platform_dependent(x, kernel, bias, cpu=ours, default=plain)
