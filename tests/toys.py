@@ -44,7 +44,10 @@ class Toy(Contestant):
         if self._trouble == "sample":
             raise MemoryError
         if self._trouble == "death":
-            print("fatal: lost\n*** stack: ***\n    @ main()", flush=True)
+            print(
+                "F0102 03:04:05.067   89 a.cc:10] fatal: lost\n*** stack: ***\n    @ main()",
+                flush=True,
+            )
             os._exit(3)
         return super().sample()
 

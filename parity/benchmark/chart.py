@@ -1,6 +1,7 @@
 """Rates as bars, beside the JSON file they are drawn from."""
 
 from pathlib import Path
+from textwrap import shorten
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -13,6 +14,8 @@ from parity.benchmark.table import cases, number
 COLOURS = {"JAX": "#1a73b8", "PyTorch": "#d9822b"}
 BAR = 0.32
 """Inches of the figure's height that a bar takes."""
+LONGEST = 110
+"""Characters of a reason that fit into the figure's width."""
 LAYERS = 24
 """Bars at most of a network's layers: those at which most is lost, or won."""
 
@@ -46,7 +49,8 @@ def _rates(plot, rows: list[Row]) -> None:
     most = max((row.rate for row in shown if row.failure is None), default=1.0)
     for place, row in enumerate(shown):
         if row.failure is not None:
-            plot.text(0, place, f" not measured: {row.failure[:60]}", va="center", fontsize=7)
+            text = shorten(f"not measured: {row.failure}", LONGEST, placeholder=" …")
+            plot.text(0, place, f" {text}", va="center", fontsize=7)
             continue
         slow, fast = (row.images / seconds for seconds in reversed(row.quartiles))
         error = [[max(row.rate - slow, 0)], [max(fast - row.rate, 0)]]

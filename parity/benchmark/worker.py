@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 from collections.abc import Callable
 from multiprocessing import get_context
@@ -16,6 +17,8 @@ from unet_jax.heap import keep_step_memory
 from unet_jax.onednn.threads import keep_awake
 
 LONGEST_REASON = 160
+LOGGED = re.compile(r"[IWEF]\d{4} \S+ +\d+ \S+\] ")
+"""What a line of XLA's log begins with: severity and date, time, thread, file."""
 GRACE = 10.0
 """Seconds that an idle process has to end by itself."""
 
@@ -128,7 +131,8 @@ def ended(status: int | None, log: Path) -> str:
         lines = log.read_text(errors="replace").splitlines()
         said = [line for line in lines if line.strip() and not line.startswith((" ", "*"))]
         if said:
-            return _short(f"its process ended, status {status}, after: {said[-1]}")
+            last = LOGGED.sub("", said[-1], count=1)
+            return _short(f"its process ended, status {status}, after: {last}")
     return f"its process ended, status {status}"
 
 
