@@ -98,6 +98,8 @@ def test_what_cannot_be_measured_is_a_row(results):
         "–",
         "not measured: needs a GPU",
     )
+    [one, *_] = (row for row in results.rows if row.failure == "needs a GPU")
+    assert lines([one])[0][0] == "1 contender in tf32"
     assert any("3 samples" in line[2] for line in table)
 
 

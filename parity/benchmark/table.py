@@ -9,6 +9,7 @@ from parity.benchmark.contender import LOADED, NEEDS_GPU
 from parity.benchmark.layers import PARTS, lost
 from parity.benchmark.result import Results, Row
 from parity.benchmark.scaling import modelled
+from parity.pages.findings import count
 
 HEADINGS = (
     "contender",
@@ -35,8 +36,9 @@ def lines(rows: Sequence[Row]) -> list[tuple[str, ...]]:
     """What stands under `HEADINGS`; of all that need a GPU, one line for a precision."""
     absent = Counter(row.precision for row in rows if row.failure == NEEDS_GPU)
     shown = [_cells(row) for row in rows if row.failure != NEEDS_GPU]
-    for precision, count in absent.items():
-        shown.append(_unmeasured(f"{count} contenders in {precision}", NEEDS_GPU))
+    for precision, many in absent.items():
+        contenders = count(many, "contender")
+        shown.append(_unmeasured(f"{contenders} in {precision}", NEEDS_GPU))
     return shown
 
 
