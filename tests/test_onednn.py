@@ -18,8 +18,8 @@ import pytest
 from unet_jax import onednn
 from unet_jax.models import convolution
 from unet_jax.models.convolution import convolve, xla_alone
-from unet_jax.onednn import call_frame, calls, cores
-from unet_jax.onednn.convolution import Shapes, find
+from unet_jax.onednn import call_frame, cores
+from unet_jax.onednn.convolution import Convolution, Shapes, find
 from unet_jax.onednn.library import SWITCH
 from unet_jax.onednn.threads import WAITING, keep_awake
 from unet_jax.parallel import Jit, Shard
@@ -195,7 +195,7 @@ def test_an_error_is_the_programs(monkeypatch):
     def fail(*_):
         raise RuntimeError("oneDNN has had enough")
 
-    monkeypatch.setattr(calls, "find", fail)
+    monkeypatch.setattr(Convolution, "run", fail)
     with pytest.raises((jax.errors.JaxRuntimeError, ValueError), match="oneDNN has had enough"):
         run(x).block_until_ready()
 

@@ -4,7 +4,7 @@ Newer versions add fields at the end of these structures, and nothing before.
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from ctypes import (
     CFUNCTYPE,
     POINTER,
@@ -20,7 +20,6 @@ from ctypes import (
     pythonapi,
     sizeof,
 )
-from typing import NamedTuple
 
 EXECUTE, METADATA, INTERNAL_ERROR, VERSION = 3, 1, 13, (0, 1)
 
@@ -59,29 +58,11 @@ class _Api(_Head):
 
 
 class _Buffer(_Head):
-    _fields_ = [
-        ("dtype", c_int),
-        ("data", c_void_p),
-        ("rank", c_int64),
-        ("dims", POINTER(c_int64)),
-    ]
+    _fields_ = [("dtype", c_int), ("data", c_void_p), ("rank", c_int64), ("dims", c_void_p)]
 
 
 class _Buffers(_Head):
     _fields_ = [("size", c_int64), ("types", c_void_p), ("items", POINTER(POINTER(_Buffer)))]
-
-
-class _Scalar(Structure):
-    _fields_ = [("dtype", c_int), ("value", POINTER(c_int64))]
-
-
-class _Attributes(_Head):
-    _fields_ = [
-        ("size", c_int64),
-        ("types", c_void_p),
-        ("names", c_void_p),
-        ("items", POINTER(POINTER(_Scalar))),
-    ]
 
 
 class _CallFrame(Structure):
@@ -93,23 +74,10 @@ class _CallFrame(Structure):
         ("stage", c_int),
         ("arguments", _Buffers),
         ("results", _Buffers),
-        ("attributes", _Attributes),
     ]
 
 
-class Buffer(NamedTuple):
-    """Where values lie.
-
-    Attributes:
-      address: Of the first.
-      shape: Theirs.
-    """
-
-    address: int
-    shape: tuple[int, ...]
-
-
-Handler = Callable[[Sequence[Buffer], Sequence[Buffer], int], None]
+Handler = Callable[[list[int]], None]
 C_FUNCTION = CFUNCTYPE(c_void_p, POINTER(_CallFrame))
 
 
@@ -131,8 +99,8 @@ def c_function(handler: Handler) -> "C_FUNCTION":  # pyright: ignore[reportInval
     """The function that XLA can call; it lives as long as what is returned.
 
     Args:
-      handler: Told of arguments, results, and the one attribute, an int64; what it raises becomes
-        an error of the program's.
+      handler: Told where the values of all arguments and results lie; what it raises becomes an
+        error of the program's.
     """
 
     def call(pointer: "POINTER(_CallFrame)") -> int | None:  # pyright: ignore
@@ -146,11 +114,7 @@ def c_function(handler: Handler) -> "C_FUNCTION":  # pyright: ignore[reportInval
         if frame.stage != EXECUTE:
             return None
         try:
-            handler(
-                _buffers(frame.arguments),
-                _buffers(frame.results),
-                frame.attributes.items[0].contents.value[0],
-            )
+            handler(_addresses(frame.arguments) + _addresses(frame.results))
         except Exception as error:
             message = str(error).encode()
             arguments = _ErrorCreate(sizeof(_ErrorCreate), None, message, INTERNAL_ERROR)
@@ -164,6 +128,6 @@ def address(function: "C_FUNCTION") -> int | None:  # pyright: ignore[reportInva
     return cast(function, c_void_p).value
 
 
-def _buffers(found: _Buffers) -> list[Buffer]:
-    buffers = (found.items[i].contents for i in range(found.size))
-    return [Buffer(each.data, tuple(each.dims[: each.rank])) for each in buffers]
+def _addresses(buffers: _Buffers) -> list[int]:
+    items = buffers.items
+    return [items[i].contents.data for i in range(buffers.size)]

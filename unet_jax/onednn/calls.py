@@ -1,13 +1,12 @@
 """oneDNN's convolutions as functions of JAX arrays."""
 
 from collections.abc import Sequence
-from functools import cache, partial
+from functools import cache
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from unet_jax.onednn.call_frame import Buffer, address, c_function
+from unet_jax.onednn.call_frame import address, c_function
 from unet_jax.onednn.convolution import Pass, Shape, Shapes, find
 
 _ORDER: dict[Pass, tuple[int, ...]] = {
@@ -59,17 +58,16 @@ def _call(
     which: Pass, given: Sequence[jax.Array], shapes: Sequence[Shape], stride: int
 ) -> Sequence[jax.Array]:
     """What the pass makes of what is given, of these shapes."""
-    found = find(which, _shapes(which, [each.shape for each in given] + list(shapes), stride))
+    all_shapes = [*(each.shape for each in given), *shapes]
+    order = _ORDER[which][: len(all_shapes)]
+    x, kernel, y = (all_shapes[i] for i in order[:3])
+    by_role = Shapes(x, kernel, y, stride, biased=len(all_shapes) > 3)
     results = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
-    workspace = jax.ShapeDtypeStruct((found.workspace,), jnp.uint8)
-    call = jax.ffi.ffi_call(_register(which), (*results, workspace), vmap_method="sequential")
-    return call(*given, stride=np.int64(stride))[:-1]
-
-
-def _shapes(which: Pass, shapes: Sequence[Shape], stride: int) -> Shapes:
-    """By role, given those of all arguments and results."""
-    x, kernel, y = (shapes[i] for i in _ORDER[which][:3])
-    return Shapes(x, kernel, y, stride, biased=len(shapes) > 3)
+    workspace = jax.ShapeDtypeStruct((find(which, by_role).workspace,), jnp.uint8)
+    call = jax.ffi.ffi_call(
+        _register(which, by_role), (*results, workspace), vmap_method="sequential"
+    )
+    return call(*given)[:-1]
 
 
 _FUNCTIONS = []
@@ -77,18 +75,20 @@ _FUNCTIONS = []
 
 
 @cache
-def _register(which: Pass) -> str:
-    """Makes a pass known to XLA; returns the name by which it is."""
-    function = c_function(partial(_run, which))
+def _register(which: Pass, shapes: Shapes) -> str:
+    """Makes a pass over these shapes known to XLA; returns the name by which it is.
+
+    A function of its own for each has the least to find out when it is called.
+    """
+    found, order = find(which, shapes), _ORDER[which][: 4 if shapes.biased else 3]
+
+    def run(addresses: list[int]) -> None:
+        *addresses, workspace = addresses
+        found.run([addresses[i] for i in order], workspace)
+
+    function = c_function(run)
     _FUNCTIONS.append(function)
-    name = f"unet_jax_onednn_{which}"
+    sizes = "_".join("x".join(map(str, shape)) for shape in shapes[:3])
+    name = f"unet_jax_onednn_{which}_{sizes}_stride_{shapes.stride}{'_biased' * shapes.biased}"
     jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(address(function)), platform="cpu")
     return name
-
-
-def _run(which: Pass, arguments: Sequence[Buffer], results: Sequence[Buffer], stride: int) -> None:
-    *results, workspace = results
-    buffers = [*arguments, *results]
-    found = find(which, _shapes(which, [each.shape for each in buffers], stride))
-    order = _ORDER[which][: len(buffers)]
-    found.run([buffers[i].address for i in order], workspace.address)
