@@ -76,7 +76,7 @@ def colour(image: jax.Array, factors: jax.Array) -> jax.Array:
     brightness, contrast, saturation, shift, exponent = columns
     image = _unless(exponent == 1, image, lambda image: image**exponent)
     image = _blend(image, jnp.zeros_like(image), brightness)
-    image = _blend(image, jnp.mean(_luminance(image), axis=(1, 2), keepdims=True), contrast)
+    image = _blend(image, _luminance(_mean_colour(image)), contrast)
     image = _blend(image, _luminance(image), saturation)
     return _unless(shift == 0, image, lambda image: _turn_hue(image, shift))
 
@@ -161,9 +161,20 @@ def _blend(image: jax.Array, other: jax.Array, share: jax.Array) -> jax.Array:
     return jnp.clip(share * image + (1 - share) * other, 0, 1)
 
 
+def _mean_colour(image: jax.Array) -> jax.Array:
+    """[B, 1, 1, 3]."""
+    # XLA would merge the two means into one, which takes a CPU four times as long.
+    columns = jax.lax.optimization_barrier(jnp.mean(image, axis=1, keepdims=True))
+    return jnp.mean(columns, axis=2, keepdims=True)
+
+
 def _luminance(image: jax.Array) -> jax.Array:
-    weights = jnp.asarray(LUMINANCE, image.dtype).reshape(1, 1, 1, 3)
-    return jnp.sum(image * weights, axis=-1, keepdims=True)
+    # As terms, not as a sum over an axis of three, for which XLA has no good code on a CPU.
+    red, green, blue = (
+        weight * channel
+        for weight, channel in zip(LUMINANCE, jnp.split(image, 3, axis=-1), strict=True)
+    )
+    return red + green + blue
 
 
 def _turn_hue(image: jax.Array, shift: jax.Array) -> jax.Array:
