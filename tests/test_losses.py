@@ -50,6 +50,10 @@ def compiled(function):
     return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
 
 
+def test_examples_have_few_classes_and_many():
+    assert {channels > unet_jax.losses.FEW for channels, _ in LOSSES.values()} == {False, True}
+
+
 BOTH = pytest.mark.parametrize("run", [in_jax, in_torch], ids=["jax", "torch"])
 
 
@@ -594,7 +598,7 @@ def test_half_precision_is_computed_in_float32():
     assert {entry.dtype for entry in entries.values()} == {torch.float32}
 
 
-@pytest.mark.parametrize("channels", [1, 5])
+@pytest.mark.parametrize("channels", [1, 5, 9])
 def test_a_class_that_the_logits_lack_is_not_passed_over(channels):
     given = example(channels)
     given.mask[0, 0, 0] = max(channels, 2)

@@ -1,6 +1,7 @@
 """Losses of [B, H, W, K] logits, as sums that add up over images, devices and parts of a batch."""
 
 from dataclasses import dataclass
+from functools import reduce
 from typing import Literal
 
 import jax
@@ -22,6 +23,10 @@ NORMALISERS = {
     "lovasz": "images",
 }
 """What each term's sum is divided by."""
+
+FEW = 6
+"""Up to so many classes, each one's values are computed with by themselves: a CPU has better code
+for that than for sums over an axis as short (docs/speed.md)."""
 
 
 @dataclass(frozen=True)
@@ -227,20 +232,38 @@ def _sum(values: jax.Array) -> jax.Array:
 
 
 def _sum_by_image(values: jax.Array) -> jax.Array:
-    """Sums [B, H, W, …] over H and W, row by row."""
+    """Sums [B, H, W, …] over H and W, column by column: those lie beside each other in memory."""
     # XLA would merge the two sums into one, which on a CPU adds pixel after pixel to a total so
     # large that their last bits are lost.
-    rows = jax.lax.optimization_barrier(jnp.sum(values, axis=2))
-    return jnp.sum(rows, axis=1)
+    columns = jax.lax.optimization_barrier(jnp.sum(values, axis=1))
+    return jnp.sum(columns, axis=1)
 
 
 def _log_probabilities(logits: jax.Array) -> jax.Array:
     """Of each class: [B, H, W, 2] for one logit."""
-    if logits.shape[-1] > 1:
+    classes = logits.shape[-1]
+    if classes == 1:
+        return jnp.concatenate([jax.nn.log_sigmoid(-logits), jax.nn.log_sigmoid(logits)], axis=-1)
+    if classes > FEW:
         return jax.nn.log_softmax(logits)
-    return jnp.concatenate([jax.nn.log_sigmoid(-logits), jax.nn.log_sigmoid(logits)], axis=-1)
+    planes = _planes(logits)
+    highest = jax.lax.stop_gradient(reduce(jnp.maximum, planes))
+    planes = [plane - highest for plane in planes]
+    total = jnp.log(sum(map(jnp.exp, planes)))
+    return jnp.stack([plane - total for plane in planes], axis=-1)
+
+
+def _planes(values: jax.Array) -> list[jax.Array]:
+    """Each class's [B, H, W] of [B, H, W, C]."""
+    # The gradient of a split is put together at once, that of an index is added up plane by plane.
+    return [plane[..., 0] for plane in jnp.split(values, values.shape[-1], axis=-1)]
 
 
 def _of_target(values: jax.Array, target: jax.Array) -> jax.Array:
     """Picks each pixel's class from [B, H, W, C]; NaN, not 0, if there is no such class."""
-    return jnp.take_along_axis(values, target[..., None], axis=-1, mode="fill")[..., 0]
+    if values.shape[-1] > FEW:
+        return jnp.take_along_axis(values, target[..., None], axis=-1, mode="fill")[..., 0]
+    picked = jnp.full(target.shape, jnp.nan, values.dtype)
+    for c, plane in enumerate(_planes(values)):
+        picked = jnp.where(target == c, plane, picked)
+    return picked
