@@ -13,7 +13,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from unet_jax.models.convolution import convolve
-from unet_jax.models.group_norm import group_norm
+from unet_jax.models.standardise import Alike, by_statistics, standardise
 
 NormKind = Literal["batch", "group", "none"]
 UpsampleKind = Literal["transposed", "bilinear"]
@@ -94,39 +94,31 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        shape, dtype = (x.shape[-1],), x.dtype
+        shape = (x.shape[-1],)
         scale = self.param("scale", nn.initializers.ones, shape)
         bias = self.param("bias", nn.initializers.zeros, shape)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
         running_var = self.variable("batch_stats", "var", jnp.ones, shape)
         steps = self.variable("batch_stats", "num_batches_tracked", jnp.zeros, (), jnp.int32)
 
-        x = x.astype(scale.dtype)
-        mean, var = running_mean.value, running_var.value
-        if train:
-            n = x.size // x.shape[-1] * self.replicas
-            if n == 1:
-                raise ValueError(
-                    "batch norm needs more than one value per channel to train on; got input of "
-                    f"shape {x.shape}. Use a larger batch or image"
-                )
-            mean = self.over_replicas(jnp.mean(x, (0, 1, 2)))
-            centred = x - mean.reshape(1, 1, 1, -1)
-            var = self.over_replicas(jnp.mean(jnp.square(centred), (0, 1, 2)))
-            if not self.is_initializing():
-                running_mean.value += self.momentum * (mean - running_mean.value)
-                running_var.value += self.momentum * (var * (n / (n - 1)) - running_var.value)
-                steps.value += 1
-        factor = scale * lax.rsqrt(var + self.epsilon)
-        mean, factor, bias = (a.reshape(1, 1, 1, -1) for a in (mean, factor, bias))
-        return ((x - mean) * factor + bias).astype(dtype)
-
-    @property
-    def replicas(self) -> int:
-        return 1 if self.axis_name is None else lax.axis_size(self.axis_name)
-
-    def over_replicas(self, x: jax.Array) -> jax.Array:
-        return x if self.axis_name is None else lax.pmean(x, self.axis_name)
+        if not train:
+            mean, var = (a.value.reshape(1, 1, 1, -1) for a in (running_mean, running_var))
+            return by_statistics(x, mean, var, scale, bias, self.epsilon)
+        replicas = 1 if self.axis_name is None else lax.axis_size(self.axis_name)
+        n = x.size // x.shape[-1] * replicas
+        if n == 1:
+            raise ValueError(
+                "batch norm needs more than one value per channel to train on; got input of "
+                f"shape {x.shape}. Use a larger batch or image"
+            )
+        alike = Alike(axis_name=self.axis_name)
+        y, mean, var = standardise(x, scale, bias, alike, self.epsilon)
+        if not self.is_initializing():
+            mean, var = mean.reshape(-1), var.reshape(-1)
+            running_mean.value += self.momentum * (mean - running_mean.value)
+            running_var.value += self.momentum * (var * (n / (n - 1)) - running_var.value)
+            steps.value += 1
+        return y
 
 
 class GroupNorm(nn.Module):
@@ -146,7 +138,7 @@ class GroupNorm(nn.Module):
             raise ValueError(f"{features} channels do not divide into {self.groups} groups")
         scale = self.param("scale", nn.initializers.ones, (features,))
         bias = self.param("bias", nn.initializers.zeros, (features,))
-        return group_norm(x, scale, bias, self.groups, self.epsilon)
+        return standardise(x, scale, bias, Alike(self.groups), self.epsilon)[0]
 
 
 def normalize(

@@ -1,0 +1,93 @@
+"""Group and batch norm's arithmetic, against its definition."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from unet_jax.models.standardise import FAR, Alike, standardise
+
+ALIKE = pytest.mark.parametrize("alike", [Alike(), Alike(groups=3)], ids=["batch", "group"])
+SHAPE = (2, 40, 30, 6)
+
+
+def defined(x, scale, bias, alike: Alike):
+    """Result, mean and variance, of which the last two are of each group or channel."""
+    grouped = x.reshape(*x.shape[:3], alike.groups or x.shape[-1], -1)
+    axes = (1, 2, 4) if alike.groups else (0, 1, 2, 4)
+    mean, variance = grouped.mean(axes, keepdims=True), grouped.var(axes, keepdims=True)
+    normal = ((grouped - mean) / jnp.sqrt(variance + 1e-5)).reshape(x.shape)
+    return normal * scale.reshape(1, 1, 1, -1) + bias.reshape(1, 1, 1, -1), mean, variance
+
+
+def drawn(shape=SHAPE):
+    rng = np.random.default_rng(0)
+    return rng.normal(size=shape), rng.normal(size=shape[-1]), rng.normal(size=shape[-1])
+
+
+@ALIKE
+def test_values_and_gradients_are_those_of_the_definition(alike: Alike):
+    with jax.enable_x64(True):
+        given = [jnp.asarray(each) for each in drawn()]
+
+        def total(function, *given):
+            return jnp.sum(jnp.sin(function(*given)[0]))
+
+        of_definition = partial(total, partial(defined, alike=alike))
+        ours = partial(total, lambda *given: standardise(*given, alike=alike, epsilon=1e-5))
+        for run in (lambda f: f, partial(jax.grad, argnums=(0, 1, 2))):
+            right, found = (jax.tree.leaves(jax.jit(run(f))(*given)) for f in (of_definition, ours))
+            for a, b in zip(right, found, strict=True):
+                np.testing.assert_allclose(b, a, rtol=0, atol=1e-12 * np.abs(a).max())
+
+
+@ALIKE
+@pytest.mark.parametrize("distance", [0, 0.98 * FAR**0.5, 1.05 * FAR**0.5, 1000])
+def test_a_variance_far_from_0_keeps_its_digits(distance: float, alike: Alike):
+    x, scale, bias = (np.asarray(each, np.float32) for each in drawn())
+    x += np.float32(distance)
+    _, mean, variance = jax.jit(lambda *given: standardise(*given, alike=alike, epsilon=1e-5))(
+        x, scale, bias
+    )
+    with jax.enable_x64(True):
+        right = defined(*(np.asarray(each, np.float64) for each in (x, scale, bias)), alike=alike)
+    kept = mean.shape[0], alike.groups or 6, -1
+    for found, exact in ((mean, right[1]), (variance, right[2])):
+        found, exact = (np.asarray(each).reshape(kept)[..., :1] for each in (found, exact))
+        # What FAR allows; 1,000 deviations from 0, E[x²] - E[x]² would be off by a tenth.
+        np.testing.assert_allclose(found, exact, rtol=1e-5, atol=1e-6)
+
+
+def test_devices_may_differ_in_how_far_they_are():
+    with jax.enable_x64(True):
+        x, scale, bias = drawn((2, *SHAPE))
+        x = x * np.reshape([20, 0.1], (2, 1, 1, 1, 1)) + np.reshape([10, 10.5], (2, 1, 1, 1, 1))
+        alike = Alike(axis_name="devices")
+        run = jax.pmap(
+            lambda x: standardise(x, scale, bias, alike, 1e-5), "devices", devices=jax.devices()[:2]
+        )
+        y, _, variance = run(x)
+        right = defined(x.reshape(-1, *SHAPE[1:]), scale, bias, alike)
+    np.testing.assert_allclose(y.reshape(right[0].shape), right[0], rtol=0, atol=1e-12)
+    np.testing.assert_allclose(variance.reshape(2, -1), np.tile(right[2].ravel(), (2, 1)), 1e-12)
+
+
+def test_only_a_cpu_looks_how_far_it_is():
+    x, scale, bias = (jnp.asarray(each, jnp.float32) for each in drawn())
+    trace = jax.jit(lambda *given: standardise(*given, alike=Alike(3), epsilon=1e-5)).trace(
+        x, scale, bias
+    )
+
+    def comparisons(platform: str) -> int:
+        return trace.lower(lowering_platforms=(platform,)).as_text().count("stablehlo.compare")
+
+    assert comparisons("cpu") == 1
+    assert comparisons("cuda") == comparisons("tpu") == 0
+
+
+def test_no_gradient_comes_through_the_statistics():
+    x, scale, bias = (jnp.asarray(each, jnp.float32) for each in drawn())
+    gradient = jax.grad(lambda x: sum(map(jnp.sum, standardise(x, scale, bias, Alike(), 1e-5)[1:])))
+    assert not np.any(gradient(x))
