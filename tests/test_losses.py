@@ -51,7 +51,8 @@ def compiled(function):
 
 
 def test_examples_have_few_classes_and_many():
-    assert {channels > unet_jax.losses.FEW for channels, _ in LOSSES.values()} == {False, True}
+    few = unet_jax.losses.FEW
+    assert {few, few + 1} <= {channels for channels, _ in LOSSES.values()}
 
 
 BOTH = pytest.mark.parametrize("run", [in_jax, in_torch], ids=["jax", "torch"])
@@ -598,7 +599,7 @@ def test_half_precision_is_computed_in_float32():
     assert {entry.dtype for entry in entries.values()} == {torch.float32}
 
 
-@pytest.mark.parametrize("channels", [1, 5, 9])
+@pytest.mark.parametrize("channels", [1, 5, 6, 7])
 def test_a_class_that_the_logits_lack_is_not_passed_over(channels):
     given = example(channels)
     given.mask[0, 0, 0] = max(channels, 2)

@@ -318,3 +318,17 @@ def test_it_can_be_switched_off():
             [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
         )
         assert run.stdout.strip() == said
+
+
+def test_threads_may_meet_one_shape_together():
+    x, kernel = drawn((1, 5, 11, 3), (3, 3, 3, 6))
+    together = threading.Barrier(8)
+
+    def run(_: int) -> np.ndarray:
+        together.wait()
+        return np.asarray(jax.jit(lambda x: convolve(x, kernel))(x))
+
+    with ThreadPoolExecutor(8) as pool:
+        first, *others = pool.map(run, range(8))
+    for other in others:
+        np.testing.assert_array_equal(other, first)

@@ -45,10 +45,11 @@ def test_values_and_gradients_are_those_of_the_definition(alike: Alike):
 
 @ALIKE
 @pytest.mark.parametrize("distance", [0, 0.98 * FAR**0.5, 1.05 * FAR**0.5, 1000])
-def test_a_variance_far_from_0_keeps_its_digits(distance: float, alike: Alike):
-    x, scale, bias = (np.asarray(each, np.float32) for each in drawn())
+@pytest.mark.parametrize("shape", [SHAPE, (1, 320, 480, 6)], ids=str)
+def test_far_from_0_a_variance_keeps_its_digits(shape, distance: float, alike: Alike):
+    x, scale, bias = (np.asarray(each, np.float32) for each in drawn(shape))
     x += np.float32(distance)
-    _, mean, variance = jax.jit(lambda *given: standardise(*given, alike=alike, epsilon=1e-5))(
+    y, mean, variance = jax.jit(lambda *given: standardise(*given, alike=alike, epsilon=1e-5))(
         x, scale, bias
     )
     with jax.enable_x64(True):
@@ -58,6 +59,8 @@ def test_a_variance_far_from_0_keeps_its_digits(distance: float, alike: Alike):
         found, exact = (np.asarray(each).reshape(kept)[..., :1] for each in (found, exact))
         # What FAR allows; 1,000 deviations from 0, E[x²] - E[x]² would be off by a tenth.
         np.testing.assert_allclose(found, exact, rtol=1e-5, atol=1e-6)
+    # x itself is known to half a unit of its last place.
+    np.testing.assert_allclose(y, right[0], rtol=0, atol=1e-4 + 1e-6 * distance)
 
 
 def test_devices_may_differ_in_how_far_they_are():
@@ -69,7 +72,15 @@ def test_devices_may_differ_in_how_far_they_are():
             lambda x: standardise(x, scale, bias, alike, 1e-5), "devices", devices=jax.devices()[:2]
         )
         y, _, variance = run(x)
-        right = defined(x.reshape(-1, *SHAPE[1:]), scale, bias, alike)
+        flat = jnp.asarray(x.reshape(-1, *SHAPE[1:]))
+        right = defined(flat, scale, bias, alike)
+        by_x = jax.grad(lambda x: jnp.sum(jnp.sin(defined(x, scale, bias, alike)[0])))(flat)
+        ours = jax.pmap(
+            jax.grad(lambda x: jnp.sum(jnp.sin(standardise(x, scale, bias, alike, 1e-5)[0]))),
+            "devices",
+            devices=jax.devices()[:2],
+        )(x)
+    np.testing.assert_allclose(ours.reshape(by_x.shape), by_x, rtol=0, atol=1e-12)
     np.testing.assert_allclose(y.reshape(right[0].shape), right[0], rtol=0, atol=1e-12)
     np.testing.assert_allclose(variance.reshape(2, -1), np.tile(right[2].ravel(), (2, 1)), 1e-12)
 

@@ -25,8 +25,9 @@ NORMALISERS = {
 """What each term's sum is divided by."""
 
 FEW = 6
-"""Up to so many classes, each one's values are computed with by themselves: a CPU has better code
-for that than for sums over an axis as short (docs/speed.md)."""
+"""Up to so many classes, each class is an array of its own: XLA has better code for that on a CPU
+than for sums over so short an axis (docs/speed.md). With 8, its own sums are as fast. On other
+devices it has not been measured."""
 
 
 @dataclass(frozen=True)
@@ -232,7 +233,7 @@ def _sum(values: jax.Array) -> jax.Array:
 
 
 def _sum_by_image(values: jax.Array) -> jax.Array:
-    """Sums [B, H, W, …] over H and W, column by column: those lie beside each other in memory."""
+    """Sums [B, H, W, …] over H, adding whole rows to each other, then over W."""
     # XLA would merge the two sums into one, which on a CPU adds pixel after pixel to a total so
     # large that their last bits are lost.
     columns = jax.lax.optimization_barrier(jnp.sum(values, axis=1))
@@ -249,14 +250,14 @@ def _log_probabilities(logits: jax.Array) -> jax.Array:
     planes = _planes(logits)
     highest = jax.lax.stop_gradient(reduce(jnp.maximum, planes))
     planes = [plane - highest for plane in planes]
-    total = jnp.log(sum(map(jnp.exp, planes)))
+    total = jnp.log(reduce(jnp.add, map(jnp.exp, planes)))
     return jnp.stack([plane - total for plane in planes], axis=-1)
 
 
 def _planes(values: jax.Array) -> list[jax.Array]:
     """Each class's [B, H, W] of [B, H, W, C]."""
     # The gradient of a split is put together at once, that of an index is added up plane by plane.
-    return [plane[..., 0] for plane in jnp.split(values, values.shape[-1], axis=-1)]
+    return [jnp.squeeze(plane, -1) for plane in jnp.split(values, values.shape[-1], axis=-1)]
 
 
 def _of_target(values: jax.Array, target: jax.Array) -> jax.Array:

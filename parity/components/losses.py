@@ -64,14 +64,18 @@ LOSSES: dict[str, tuple[int, dict[str, Any]]] = {
         for k in (1, 5)
         for name in WEIGHTED
     },
-    **{f"{name}-9": (9, OPTIONS[name]) for name in ("all", "all-batch", "smoothed-border")},
+    **{
+        f"{name}-{k}": (k, OPTIONS[name])
+        for k in (6, 7)
+        for name in ("all", "all-batch", "smoothed-border")
+    },
     "pos-weight": (1, {"pos_weight": 3.0}),
     "pos-weight-and-all": (1, {**FOREGROUND, "class_weights": WEIGHTS[1]}),
     "focal-alpha": (1, only("focal", focal_alpha=0.25)),
 }
 """Channels of the logits, and settings, of each loss that is compared.
 
-In JAX, 5 classes and 9 are computed with differently.
+In JAX, up to 6 classes are computed in another way than more.
 """
 
 

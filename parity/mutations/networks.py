@@ -18,6 +18,7 @@ import parity.sides
 import unet_jax.augment
 import unet_jax.models.layers as flax_layers
 import unet_jax.models.plain as flax_plain
+import unet_jax.models.standardise as norms
 import unet_torch_ref.models.residual as torch_residual
 import unet_torch_ref.step
 from parity.cases import Case
@@ -42,6 +43,12 @@ _mean_pool = partial(flax.linen.avg_pool, window_shape=(2, 2), strides=(2, 2))
 def network(case: Case, change: Callable[[Any], None] | None = None) -> Rows:
     """A network's comparison in float64, on one batch, after `change` of Flax's weights."""
     return partial(compare, case, change, ("float64",), draws=1)
+
+
+def _by_fixed_statistics(x, scale, bias, alike, epsilon):
+    """A norm that takes its mean and its variance for constants."""
+    mean, variance = norms._statistics(jax.lax.stop_gradient(x), alike)
+    return norms.by_statistics(x, mean, variance, scale, bias, epsilon), mean, variance
 
 
 def _converted(name: str, change: Callable[[np.ndarray], np.ndarray]) -> Any:
@@ -241,7 +248,7 @@ NETWORKS = [
         "batch norm",
         ("gradients", "encoder_0/conv_1/kernel"),
         network(PLAIN),
-        partial(patch.object, BatchNorm, "over_replicas", lambda self, x: jax.lax.stop_gradient(x)),
+        partial(patch.object, norms, "_standardise", _by_fixed_statistics),
     ),
     Mutation(
         "padding images counted",

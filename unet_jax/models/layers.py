@@ -82,7 +82,8 @@ class BatchNorm(nn.Module):
     """`torch.nn.BatchNorm2d`, its running variance included.
 
     PyTorch normalises with the biased variance and keeps the unbiased one; Flax keeps the biased
-    one too, which would shift evaluation by n / (n - 1).
+    one too, which would shift evaluation by n / (n - 1). It can be differentiated in reverse only,
+    and not through the running statistics.
 
     References:
       Ioffe and Szegedy, 2015. https://arxiv.org/abs/1502.03167

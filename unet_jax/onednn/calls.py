@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cache
+from threading import Lock
 
 import jax
 import jax.numpy as jnp
@@ -72,11 +73,19 @@ def _call(
 
 _FUNCTIONS = []
 """XLA calls them until the process ends."""
+_ONE_AT_A_TIME = Lock()
+"""XLA refuses a second function of the same name, which another thread could come with."""
+
+
+def _register(which: Pass, shapes: Shapes) -> str:
+    """The name by which XLA knows a pass over these shapes."""
+    with _ONE_AT_A_TIME:
+        return _registered(which, shapes)
 
 
 @cache
-def _register(which: Pass, shapes: Shapes) -> str:
-    """Makes a pass over these shapes known to XLA; returns the name by which it is.
+def _registered(which: Pass, shapes: Shapes) -> str:
+    """Makes it known to XLA.
 
     A function of its own for each has the least to find out when it is called.
     """
