@@ -5,6 +5,7 @@ import runpy
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ import pytest
 from unet_jax import onednn
 from unet_jax.models import convolution
 from unet_jax.models.convolution import convolve, xla_alone
-from unet_jax.onednn import call_frame, cores
+from unet_jax.onednn import call_frame, calls, cores
 from unet_jax.onednn.convolution import Convolution, Shapes, find
 from unet_jax.onednn.library import SWITCH
 from unet_jax.onednn.threads import WAITING, keep_awake
@@ -320,9 +321,16 @@ def test_it_can_be_switched_off():
         assert run.stdout.strip() == said
 
 
-def test_threads_may_meet_one_shape_together():
+def test_threads_may_meet_one_shape_together(monkeypatch):
     x, kernel = drawn((1, 5, 11, 3), (3, 3, 3, 6))
-    together = threading.Barrier(8)
+    together, made = threading.Barrier(8), []
+
+    def make_slowly(handler: call_frame.Handler) -> Any:
+        made.append(handler)
+        time.sleep(0.1)  # Long enough for another thread to come.
+        return call_frame.c_function(handler)
+
+    monkeypatch.setattr(calls, "c_function", make_slowly)
 
     def run(_: int) -> np.ndarray:
         together.wait()
@@ -330,5 +338,6 @@ def test_threads_may_meet_one_shape_together():
 
     with ThreadPoolExecutor(8) as pool:
         first, *others = pool.map(run, range(8))
+    assert len(made) == 1
     for other in others:
         np.testing.assert_array_equal(other, first)

@@ -85,17 +85,26 @@ def test_devices_may_differ_in_how_far_they_are():
     np.testing.assert_allclose(variance.reshape(2, -1), np.tile(right[2].ravel(), (2, 1)), 1e-12)
 
 
-def test_only_a_cpu_looks_how_far_it_is():
-    x, scale, bias = (jnp.asarray(each, jnp.float32) for each in drawn())
-    trace = jax.jit(lambda *given: standardise(*given, alike=Alike(3), epsilon=1e-5)).trace(
-        x, scale, bias
-    )
+@ALIKE
+def test_squares_may_overflow(alike: Alike):
+    x, scale, bias = (np.asarray(each, np.float32) for each in drawn())
+    x = 3e19 + 1e17 * x
+    y = jax.jit(lambda *given: standardise(*given, alike=alike, epsilon=1e-5)[0])(x, scale, bias)
+    with jax.enable_x64(True):
+        right = defined(*(np.asarray(each, np.float64) for each in (x, scale, bias)), alike=alike)
+    # A mean of 3e19 is known to some 1e12, or 1e-5 deviations, times the roundings of its sum.
+    np.testing.assert_allclose(y, right[0], rtol=0, atol=1e-3)
 
-    def comparisons(platform: str) -> int:
-        return trace.lower(lowering_platforms=(platform,)).as_text().count("stablehlo.compare")
+
+def test_only_a_cpu_looks_how_far_it_is_and_not_in_half_precision():
+    def comparisons(platform: str, dtype=jnp.float32) -> int:
+        given = [jnp.asarray(each, dtype) for each in drawn()]
+        run = jax.jit(lambda *given: standardise(*given, alike=Alike(3), epsilon=1e-5))
+        lowered = run.trace(*given).lower(lowering_platforms=(platform,))
+        return lowered.as_text().count("stablehlo.compare")
 
     assert comparisons("cpu") == 1
-    assert comparisons("cuda") == comparisons("tpu") == 0
+    assert comparisons("cuda") == comparisons("tpu") == comparisons("cpu", jnp.bfloat16) == 0
 
 
 def test_no_gradient_comes_through_the_statistics():
