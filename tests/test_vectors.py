@@ -1,9 +1,12 @@
-"""Parameters as two vectors, and back."""
+"""Parameters as few arrays, and back."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
+from unet_jax import vectors as module
+from unet_jax.optim import decaying
 from unet_jax.vectors import tree_of, vectors
 
 TREE = {
@@ -30,3 +33,14 @@ def test_of_a_kind_that_is_missing_there_is_no_vector():
     tree = {"kernel": jnp.ones((2, 2))}
     assert vectors(tree).keys() == {"kernels"}
     np.testing.assert_array_equal(tree_of(vectors(tree), tree)["kernel"], tree["kernel"])
+
+
+def test_large_parameters_stay_as_they_are(monkeypatch: pytest.MonkeyPatch):
+    """Leaves are a's bias and kernel, then b's kernel and scale: the second is the largest."""
+    monkeypatch.setattr(module, "LARGE", TREE["a"]["kernel"].size)
+    found = vectors(TREE)
+    assert found.keys() == {"kernels_1", "kernels", "others"}
+    assert found["kernels_1"] is TREE["a"]["kernel"]
+    assert decaying(found) == {"kernels_1": True, "kernels": True, "others": False}
+    back = tree_of(jax.tree.map(lambda x: x + 10, found), TREE)
+    jax.tree.map(lambda x, y: np.testing.assert_array_equal(x + 10, y), TREE, back)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import optax
 
 from unet_jax.config import OptimConfig
-from unet_jax.vectors import KERNELS, Vectors
+from unet_jax.vectors import Vectors, are_kernels
 
 
 def build_optimizer(config: OptimConfig) -> optax.GradientTransformation:
@@ -55,4 +55,4 @@ def clip_grad_norm(max_norm: float) -> optax.GradientTransformation:
 
 def decaying(params: Vectors) -> dict[str, bool]:
     """Which vectors decay where norms and biases do not."""
-    return {kind: kind == KERNELS for kind in params}
+    return {kind: are_kernels(kind) for kind in params}

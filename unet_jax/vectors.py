@@ -1,6 +1,7 @@
-"""All parameters, or their gradients, as two vectors, for arithmetic that is the same for all.
+"""All parameters, or their gradients, as few arrays, for arithmetic that is the same for all.
 
-An operation for each of some two hundred parameters takes longer to begin than to compute.
+An operation for each of some two hundred parameters takes longer to begin than to compute; but
+those of large ones take longer than that, and so does copying them.
 """
 
 from typing import Any
@@ -9,6 +10,8 @@ import jax
 import jax.numpy as jnp
 
 KERNELS, OTHERS = "kernels", "others"
+LARGE = 2**18
+"""Values from which on a parameter stays by itself (docs/speed.md)."""
 Vectors = dict[str, jax.Array]
 
 
@@ -19,11 +22,14 @@ def vectors(tree: Any) -> Vectors:
       tree: Parameters, or what belongs to them, of one type.
 
     Returns:
-      [N] each; nothing of a kind that there is none of.
+      [N] each; a large parameter, or the only one of its kind, as it is; nothing of a kind that
+      there is none of.
     """
     leaves = jax.tree.leaves(tree)
     return {
-        kind: jnp.concatenate([leaves[n].reshape(-1) for n in places])
+        kind: leaves[places[0]]
+        if len(places) == 1
+        else jnp.concatenate([leaves[n].reshape(-1) for n in places])
         for kind, places in _grouped(tree).items()
     }
 
@@ -32,6 +38,9 @@ def tree_of(found: Vectors, like: Any) -> Any:
     """Undoes `vectors`: a tree with the structure and the shapes of `like`."""
     leaves, structure = jax.tree.flatten(like)
     for kind, places in _grouped(like).items():
+        if len(places) == 1:
+            leaves[places[0]] = found[kind]
+            continue
         begin = 0
         for n in places:
             shape, size = leaves[n].shape, leaves[n].size
@@ -47,9 +56,16 @@ def kernels(tree: Any) -> Any:
     )
 
 
+def are_kernels(kind: str) -> bool:
+    """Whether a vector of this name holds such."""
+    return kind.startswith(KERNELS)
+
+
 def _grouped(tree: Any) -> dict[str, list[int]]:
-    """Which leaves are of which kind."""
+    """Which leaves are of which kind; large ones are of one of their own."""
     found: dict[str, list[int]] = {}
-    for n, decays in enumerate(jax.tree.leaves(kernels(tree))):
-        found.setdefault(KERNELS if decays else OTHERS, []).append(n)
+    pairs = zip(jax.tree.leaves(tree), jax.tree.leaves(kernels(tree)), strict=True)
+    for n, (leaf, decays) in enumerate(pairs):
+        kind = KERNELS if decays else OTHERS
+        found.setdefault(kind if leaf.size < LARGE else f"{kind}_{n}", []).append(n)
     return found
