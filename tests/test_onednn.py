@@ -53,7 +53,7 @@ def test_every_pass_is_xlas(side: int, stride: int, size: tuple[int, int], input
     shapes = (2, *size, inputs), (side, side, inputs, 8)
     x, kernel = drawn(*shapes)
     [bias] = drawn((8,))
-    y = onednn.forward(x, kernel, bias, stride)
+    y = onednn.forward(x, kernel, bias, None, stride)
     g = jnp.sin(y)
     pixels = g.size // 8
     learnt = partial(onednn.backward_weights, shape=kernel.shape, stride=stride)
@@ -61,17 +61,31 @@ def test_every_pass_is_xlas(side: int, stride: int, size: tuple[int, int], input
     passes = {
         "forward": (
             (x, kernel),
-            partial(onednn.forward, bias=None, stride=stride),
+            partial(onednn.forward, bias=None, added=None, stride=stride),
             partial(convolution._plain, stride=stride),
             side**2 * inputs,
         ),
         "forward, biased": (
             (x, kernel, bias),
-            partial(onednn.forward, stride=stride),
+            partial(onednn.forward, added=None, stride=stride),
             lambda x, kernel, bias: (
                 convolution._plain(x, kernel, stride) + bias.reshape(1, 1, 1, -1)
             ),
             side**2 * inputs + 1,
+        ),
+        "forward, added to": (
+            (x, kernel, g),
+            lambda x, kernel, g: onednn.forward(x, kernel, None, g, stride),
+            lambda x, kernel, g: convolution._plain(x, kernel, stride) + g,
+            side**2 * inputs + 1,
+        ),
+        "forward, biased, added to": (
+            (x, kernel, bias, g),
+            partial(onednn.forward, stride=stride),
+            lambda x, kernel, bias, g: (
+                convolution._plain(x, kernel, stride) + bias.reshape(1, 1, 1, -1) + g
+            ),
+            side**2 * inputs + 2,
         ),
         "by input": (
             (g, kernel),
@@ -121,13 +135,22 @@ def test_strided_kernels_of_one_pixel_are_xlas():
 
 
 @pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("biased", [False, True], ids=["plain", "biased"])
-def test_gradients_pass_through(biased: bool, stride: int):
-    given = drawn(*SHAPES, (8,))[: 3 if biased else 2]
+@pytest.mark.parametrize("further", [(), ("bias",), ("added",), ("bias", "added")], ids=str)
+def test_gradients_pass_through(further: tuple[str, ...], stride: int):
+    names = ("x", "kernel", *further)
+    height, width = (-(-n // stride) for n in SHAPES[0][1:3])
+    shapes = {
+        **dict(zip(names, SHAPES, strict=False)),
+        "bias": (8,),
+        "added": (2, height, width, 8),
+    }
+    given = drawn(*(shapes[name] for name in names))
 
     def gradients(*given):
         return jax.grad(
-            lambda given: jnp.sum(jnp.sin(convolve(*given, stride=stride))),
+            lambda given: jnp.sum(
+                jnp.sin(convolve(**dict(zip(names, given, strict=True)), stride=stride))
+            ),
         )(given)
 
     ours = jax.jit(gradients)(*given)
@@ -159,7 +182,7 @@ def test_threads_do_not_mix_up_their_values():
 def test_a_workspace_may_move():
     x, kernel = drawn((1, 8, 8, 16), (3, 3, 16, 16))
     arrays = [np.array(x), np.array(kernel), np.zeros((1, 8, 8, 16), np.float32)]
-    found = find("forward", Shapes(*(each.shape for each in arrays), stride=1, biased=False))
+    found = find("forward", Shapes(*(each.shape for each in arrays), stride=1))
     expected = np.asarray(convolve(x, kernel))
     for _ in range(2):
         workspace = np.zeros(found.workspace, np.uint8)
@@ -170,7 +193,7 @@ def test_a_workspace_may_move():
 
 def test_addresses_that_were_half_set_are_forgotten(monkeypatch):
     shapes = [(1, 8, 8, 16), (3, 3, 16, 16), (1, 8, 8, 16)]
-    found = find("forward", Shapes(*shapes, stride=1, biased=False))
+    found = find("forward", Shapes(*shapes, stride=1))
     one, other = ([np.array(each) for each in drawn(*shapes)] for _ in range(2))
     other[0] += 1
     workspace = np.zeros(found.workspace, np.uint8)

@@ -23,7 +23,11 @@ FEW = 8
 
 
 def convolve(
-    x: jax.Array, kernel: jax.Array, bias: jax.Array | None = None, stride: int = 1
+    x: jax.Array,
+    kernel: jax.Array,
+    bias: jax.Array | None = None,
+    stride: int = 1,
+    added: jax.Array | None = None,
 ) -> jax.Array:
     """`torch.nn.functional.conv2d` with padding k // 2, where k is the kernel's side.
 
@@ -34,20 +38,22 @@ def convolve(
       kernel: [k, k, I, O], k odd, of the same type.
       bias: [O], of the same type; None: there is none.
       stride: In both directions.
+      added: To the result, of its shape and type; None: nothing is.
 
     Returns:
       [B, ⌈H / stride⌉, ⌈W / stride⌉, O].
     """
     assert bias is None or bias.shape == kernel.shape[-1:]
+    assert added is None or added.dtype == x.dtype
     # Of 1×1 kernels and a stride, oneDNN 3.2 gets gradients wrong: 3 channels, 8×12, stride 2.
     sound = kernel.shape[0] > 1 or stride == 1
     if sound and x.dtype == jnp.float32 and _by_onednn.get() and onednn.available():
-        return _convolve_by_onednn(x, kernel, bias, stride)
+        return _convolve_by_onednn(x, kernel, bias, added, stride)
     if kernel.shape[0] == stride == 1:
         y = jnp.einsum("bhwi,io->bhwo", x, kernel[0, 0])
     else:
         y = _convolve(x, kernel, stride)
-    return _shifted(y, bias)
+    return _plus(_shifted(y, bias), added)
 
 
 _by_onednn = ContextVar("_by_onednn", default=True)
@@ -76,6 +82,10 @@ def _plain(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
 
 def _shifted(y: jax.Array, bias: jax.Array | None) -> jax.Array:
     return y if bias is None else y + bias.reshape(1, 1, 1, -1)
+
+
+def _plus(y: jax.Array, added: jax.Array | None) -> jax.Array:
+    return y if added is None else y + added
 
 
 _convolve = jax.custom_vjp(_plain, nondiff_argnums=(2,))
@@ -115,28 +125,38 @@ _convolve.defvjp(_forward, _backward)
 
 
 def _library_or_plain(
-    x: jax.Array, kernel: jax.Array, bias: jax.Array | None, stride: int
+    x: jax.Array,
+    kernel: jax.Array,
+    bias: jax.Array | None,
+    added: jax.Array | None,
+    stride: int,
 ) -> jax.Array:
-    def plain(x: jax.Array, kernel: jax.Array, bias: jax.Array | None) -> jax.Array:
-        return _shifted(_plain(x, kernel, stride), bias)
+    def plain(
+        x: jax.Array, kernel: jax.Array, bias: jax.Array | None, added: jax.Array | None
+    ) -> jax.Array:
+        return _plus(_shifted(_plain(x, kernel, stride), bias), added)
 
     ours = partial(onednn.forward, stride=stride)
-    return lax.platform_dependent(x, kernel, bias, cpu=ours, default=plain)
+    return lax.platform_dependent(x, kernel, bias, added, cpu=ours, default=plain)
 
 
-_convolve_by_onednn = jax.custom_vjp(_library_or_plain, nondiff_argnums=(3,))
+_convolve_by_onednn = jax.custom_vjp(_library_or_plain, nondiff_argnums=(4,))
 
 
 def _forward_by_onednn(
-    x: jax.Array, kernel: jax.Array, bias: jax.Array | None, stride: int
+    x: jax.Array,
+    kernel: jax.Array,
+    bias: jax.Array | None,
+    added: jax.Array | None,
+    stride: int,
 ) -> tuple[jax.Array, tuple]:
-    return _library_or_plain(x, kernel, bias, stride), (x, kernel, bias)
+    return _library_or_plain(x, kernel, bias, added, stride), (x, kernel, bias, added)
 
 
 def _backward_by_onednn(
     stride: int, saved: tuple, g: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array | None]:
-    x, kernel, bias = saved
+) -> tuple[jax.Array, jax.Array, jax.Array | None, jax.Array | None]:
+    x, kernel, bias, added = saved
 
     def plain(x: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array | None]:
         by_kernel = _kernel_by_convolution(x, g, side=kernel.shape[0], stride=stride)
@@ -152,7 +172,7 @@ def _backward_by_onednn(
         onednn.backward_weights, shape=kernel.shape, stride=stride, biased=bias is not None
     )
     by_kernel, by_bias = lax.platform_dependent(x, g, cpu=learnt, default=plain)
-    return by_x, by_kernel, by_bias
+    return by_x, by_kernel, by_bias, None if added is None else g
 
 
 _convolve_by_onednn.defvjp(_forward_by_onednn, _backward_by_onednn)

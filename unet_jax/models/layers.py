@@ -47,13 +47,14 @@ class Conv(nn.Module):
     dtype: Dtype = None
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, added: jax.Array | None = None) -> jax.Array:
+        """Convolves x, and adds something of the result's shape and type."""
         k, in_features = self.kernel_size, x.shape[-1]
         init = uniform_fan_in(in_features * k * k)
         kernel = self.param("kernel", init, (k, k, in_features, self.features))
         bias = self.param("bias", init, (self.features,)) if self.use_bias else None
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
-        return convolve(x, kernel, bias, self.stride)
+        return convolve(x, kernel, bias, self.stride, added)
 
 
 class UpConv(nn.Module):

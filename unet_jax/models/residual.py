@@ -137,10 +137,9 @@ class ResidualBlock(nn.Module):
         y = nn.relu(self.norm(x, train, name="norm_1"))
         y = self.conv(self.features, use_bias=self.inner_bias, name="conv_1")(y)
         y = nn.relu(self.norm(y, train, name="norm_2"))
-        y = self.conv(self.features, name="conv_2")(y)
         if x.shape[-1] != self.features:
             x = self.conv(self.features, kernel_size=1, name="shortcut")(x)
-        return x + y
+        return self.conv(self.features, name="conv_2")(y, added=x)
 
 
 class Upsample(nn.Module):

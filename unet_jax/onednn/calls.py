@@ -10,22 +10,20 @@ import jax.numpy as jnp
 from unet_jax.onednn.call_frame import address, c_function
 from unet_jax.onednn.convolution import Pass, Shape, Shapes, find
 
-_ORDER: dict[Pass, tuple[int, ...]] = {
-    "forward": (0, 1, -1, 2),
-    "backward_data": (2, 1, 0),
-    "backward_weights": (0, 2, 1, 3),
-}
-"""Which of all arguments and results x, kernel, y and bias, or their gradients, are; y, the forward
-pass' only result, is the last with a bias and without."""
-
-
-def forward(x: jax.Array, kernel: jax.Array, bias: jax.Array | None, stride: int) -> jax.Array:
-    """`torch.nn.functional.conv2d` with padding k // 2.
+def forward(
+    x: jax.Array,
+    kernel: jax.Array,
+    bias: jax.Array | None,
+    added: jax.Array | None,
+    stride: int,
+) -> jax.Array:
+    """`torch.nn.functional.conv2d` with padding k // 2, and something added to it.
 
     Args:
       x: float32 [B, H, W, I].
       kernel: float32 [k, k, I, O].
       bias: float32 [O]; None: there is none.
+      added: float32, of the result's shape; None: nothing is.
       stride: In both directions.
 
     Returns:
@@ -36,39 +34,47 @@ def forward(x: jax.Array, kernel: jax.Array, bias: jax.Array | None, stride: int
     """
     batch, height, width, _ = x.shape
     shape = (batch, -(-height // stride), -(-width // stride), kernel.shape[-1])
-    given = (x, kernel) if bias is None else (x, kernel, bias)
-    return _call("forward", given, [shape], stride)[0]
+    shapes = Shapes(x.shape, kernel.shape, shape, stride, bias is not None, added is not None)
+    given = [each for each in (x, kernel, bias, added) if each is not None]
+    return _call("forward", shapes, given, [shape])[0]
 
 
 def backward_data(g: jax.Array, kernel: jax.Array, shape: Shape, stride: int) -> jax.Array:
     """The input's gradient [B, H, W, I] = `shape`, g being that of the output."""
-    return _call("backward_data", (g, kernel), [shape], stride)[0]
+    shapes = Shapes(shape, kernel.shape, g.shape, stride)
+    return _call("backward_data", shapes, (g, kernel), [shape])[0]
 
 
 def backward_weights(
     x: jax.Array, g: jax.Array, shape: Shape, stride: int, biased: bool
 ) -> tuple[jax.Array, jax.Array | None]:
     """The gradients of kernel [k, k, I, O] = `shape` and bias [O], g being that of the output."""
+    shapes = Shapes(x.shape, shape, g.shape, stride, biased)
     if biased:
-        kernel, bias = _call("backward_weights", (x, g), [shape, shape[-1:]], stride)
+        kernel, bias = _call("backward_weights", shapes, (x, g), [shape, shape[-1:]])
         return kernel, bias
-    return _call("backward_weights", (x, g), [shape], stride)[0], None
+    return _call("backward_weights", shapes, (x, g), [shape])[0], None
 
 
 def _call(
-    which: Pass, given: Sequence[jax.Array], shapes: Sequence[Shape], stride: int
+    which: Pass, shapes: Shapes, given: Sequence[jax.Array], made: Sequence[Shape]
 ) -> Sequence[jax.Array]:
-    """What the pass makes of what is given, of these shapes."""
-    all_shapes = [*(each.shape for each in given), *shapes]
-    order = _ORDER[which][: len(all_shapes)]
-    x, kernel, y = (all_shapes[i] for i in order[:3])
-    by_role = Shapes(x, kernel, y, stride, biased=len(all_shapes) > 3)
-    results = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
-    workspace = jax.ShapeDtypeStruct((find(which, by_role).workspace,), jnp.uint8)
+    """What the pass makes of what is given."""
+    results = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in made]
+    workspace = jax.ShapeDtypeStruct((find(which, shapes).workspace,), jnp.uint8)
     call = jax.ffi.ffi_call(
-        _register(which, by_role), (*results, workspace), vmap_method="sequential"
+        _register(which, shapes), (*results, workspace), vmap_method="sequential"
     )
     return call(*given)[:-1]
+
+
+def _order(which: Pass, shapes: Shapes) -> tuple[int, ...]:
+    """Which of all arguments and results x, kernel, y, and what there is beside, or theirs, are."""
+    further = shapes.biased + shapes.added
+    if which == "forward":
+        return (0, 1, 2 + further, *range(2, 2 + further))
+    first = (2, 1, 0) if which == "backward_data" else (0, 2, 1)
+    return (*first, *range(3, 3 + further))
 
 
 _FUNCTIONS = []
@@ -89,7 +95,7 @@ def _registered(which: Pass, shapes: Shapes) -> str:
 
     A function of its own for each has the least to find out when it is called.
     """
-    found, order = find(which, shapes), _ORDER[which][: 4 if shapes.biased else 3]
+    found, order = find(which, shapes), _order(which, shapes)
 
     def run(addresses: list[int]) -> None:
         *addresses, workspace = addresses
@@ -98,6 +104,7 @@ def _registered(which: Pass, shapes: Shapes) -> str:
     function = c_function(run)
     _FUNCTIONS.append(function)
     sizes = "_".join("x".join(map(str, shape)) for shape in shapes[:3])
-    name = f"unet_jax_onednn_{which}_{sizes}_stride_{shapes.stride}{'_biased' * shapes.biased}"
+    further = "_biased" * shapes.biased + "_added" * shapes.added
+    name = f"unet_jax_onednn_{which}_{sizes}_stride_{shapes.stride}{further}"
     jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(address(function)), platform="cpu")
     return name

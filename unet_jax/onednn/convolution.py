@@ -14,11 +14,14 @@ Pass = Literal["forward", "backward_data", "backward_weights"]
 FORWARD_TRAINING, DIRECT = 64, 1
 FROM, TO = 1, 17
 ROLES: dict[Pass, tuple[int, ...]] = {
-    "forward": (1, 33, 17, 41),
+    "forward": (1, 33, 17),
     "backward_data": (129, 33, 145),
-    "backward_weights": (1, 161, 145, 169),
+    "backward_weights": (1, 161, 145),
 }
-"""What images, kernel, convolved images and bias are to the primitive: DNNL_ARG_SRC and so on."""
+"""What images, kernel and convolved images are to the primitive: DNNL_ARG_SRC and so on."""
+BIAS: dict[Pass, int] = {"forward": 41, "backward_weights": 169}
+ADDED = 32768 | 2
+"""The second argument of the first operation after the primitive's own."""
 WEIGHTS: dict[Pass, int] = {"forward": 131, "backward_data": 131, "backward_weights": 132}
 """The number by which its kernel's layout is asked for."""
 ALIGNED = 64
@@ -37,13 +40,15 @@ class Shapes(NamedTuple):
       y: [B, ⌈H / stride⌉, ⌈W / stride⌉, O].
       stride: In both directions.
       biased: Whether y has a bias of its own for each channel.
+      added: Whether something of y's shape is added to it; in the forward pass alone.
     """
 
     x: Shape
     kernel: Shape
     y: Shape
     stride: int
-    biased: bool
+    biased: bool = False
+    added: bool = False
 
 
 class Convolution:
@@ -62,7 +67,7 @@ class Convolution:
         Raises:
           RuntimeError: oneDNN has no code for these shapes.
         """
-        x, (side, _, inputs, outputs), y, stride, biased = shapes
+        x, (side, _, inputs, outputs), y, stride, biased, added = shapes
         # oneDNN names axes in PyTorch's order, however they lie in memory.
         images = library.describe((x[0], inputs, x[1], x[2]), NHWC)
         ours = library.describe((outputs, inputs, side, side), HWIO)
@@ -70,16 +75,18 @@ class Convolution:
         results = library.describe((y[0], outputs, y[1], y[2]), NHWC)
         bias = [library.describe((outputs,), VECTOR)] if biased else []
         layouts = (images, fastest, *(bias or [None]), results)
-        description = _describe(library, which, layouts, _window(side, stride))
+        attributes = library.adding(results) if added else library.attributes
+        description = _describe(library, which, layouts, _window(side, stride), attributes)
 
         theirs = library.described(description, WEIGHTS[which])
         self._library = library
-        self._memories = [library.memory(each) for each in (images, ours, results, *bias)]
+        further = [*bias, *([results] if added else [])]
+        self._memories = [library.memory(each) for each in (images, ours, results, *further)]
         reorders = not library.equal(theirs, ours)
         self._reordered = library.memory(theirs) if reorders else None
         used = list(self._memories)
         used[1] = self._reordered or used[1]
-        roles = ROLES[which][: len(used)]
+        roles = [*ROLES[which], *([BIAS[which]] if biased else []), *([ADDED] if added else [])]
         self._steps = [Step(library, description, *zip(roles, used, strict=True))]
         if self._reordered:
             kernels = [(ours, self._memories[1]), (theirs, self._reordered)]
@@ -94,7 +101,8 @@ class Convolution:
         """Computes one from the others.
 
         Args:
-          addresses: Of the float32 values of x, kernel, y, and the bias if there is one.
+          addresses: Of the float32 values of x, kernel, y, the bias, and what is added, the last
+            two if there are.
           workspace: Address of as many bytes as it needs.
         """
         places = (*addresses, workspace)
@@ -121,10 +129,12 @@ def _window(side: int, stride: int) -> tuple:
     return tuple(dimensions(n, n) for n in (stride, 0, padding, padding))
 
 
-def _describe(library: Library, which: Pass, layouts: tuple, window: tuple) -> Handle:
+def _describe(
+    library: Library, which: Pass, layouts: tuple, window: tuple, attributes: Handle
+) -> Handle:
     """The primitive's descriptor; a gradient's wants that of the forward pass, too."""
     images, kernel, _, results = layouts
-    make, end = library.make, (library.attributes,)
+    make, end = library.make, (attributes,)
     forward = make(
         "convolution_forward_primitive_desc_create",
         library.engine,

@@ -18,6 +18,7 @@ ANY, VECTOR, NHWC, HWIO = 1, 2, 22, 28
 """Layouts: the library's choice; one axis; images by pixel; kernels as they are here."""
 ALLOCATED_BY_CALLER = 1
 """Scratchpad mode: the library keeps no memory of its own, which another thread could not use."""
+ADD = 0x1FFF0
 
 _MOST_DIMENSIONS = 12
 
@@ -47,8 +48,7 @@ class Library:
         self._short.dnnl_memory_desc_get_size.restype = c_size_t
         self.engine = self.make("engine_create", CPU, c_size_t(0))
         self._stream = self.make("stream_create", self.engine, IN_ORDER)
-        self.attributes = self.make("primitive_attr_create")
-        self.do("primitive_attr_set_scratchpad_mode", self.attributes, ALLOCATED_BY_CALLER)
+        self.attributes = self._attributes()
 
     def do(self, function: str, *args: object) -> None:
         """Calls `dnnl_<function>`.
@@ -63,6 +63,18 @@ class Library:
         handle = Handle()
         self.do(function, byref(handle), *args)
         return handle
+
+    def adding(self, descriptor: Handle) -> Handle:
+        """Attributes of a primitive that adds values laid out like this to its result."""
+        attributes, further = self._attributes(), self.make("post_ops_create")
+        self.do("post_ops_append_binary", further, ADD, descriptor)
+        self.do("primitive_attr_set_post_ops", attributes, further)
+        return attributes
+
+    def _attributes(self) -> Handle:
+        attributes = self.make("primitive_attr_create")
+        self.do("primitive_attr_set_scratchpad_mode", attributes, ALLOCATED_BY_CALLER)
+        return attributes
 
     def describe(self, shape: tuple[int, ...], layout: int) -> Handle:
         """The descriptor of float32 values of this shape, in oneDNN's order of axes."""
