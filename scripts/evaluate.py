@@ -9,6 +9,7 @@ def main() -> int:
     from unet_jax.compiled import keep_compiled
     from unet_jax.evaluation.evaluate import evaluate
     from unet_jax.onednn.cores import share_cores
+    from unet_jax.trained import values
 
     def in_torch():
         from parity.torch_predictor import TorchPredictor, read_torch
@@ -16,7 +17,9 @@ def main() -> int:
         return read_torch, TorchPredictor
 
     keep_compiled()
-    share_cores()
+    places = (*options.run, *options.weights)
+    most = max(values(place, config.tile or config.size) for place in places)
+    share_cores(options.batch_size * most)
     return evaluate(options, config, in_torch)
 
 

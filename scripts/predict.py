@@ -9,9 +9,12 @@ def main() -> int:
     from unet_jax.compiled import keep_compiled
     from unet_jax.onednn.cores import share_cores
     from unet_jax.prediction.predict import predict
+    from unet_jax.trained import values
 
     keep_compiled()
-    share_cores()
+    place = options.run or options.weights
+    assert place is not None
+    share_cores(options.batch_size * values(place, config.tile or config.size))
     return predict(options, config)
 
 

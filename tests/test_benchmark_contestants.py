@@ -74,11 +74,12 @@ def test_training_takes_the_same_steps(config, precision, tmp_path: Path):
 def test_cores_are_shared_as_in_training(precision, convolved, tmp_path: Path, monkeypatch):
     asked = []
     for module in (jax_contestant, jax_layer):
-        monkeypatch.setattr(module, "share_cores", asked.append)
+        monkeypatch.setattr(module, "share_cores", lambda *args: asked.append(args))
     contender = Contender(framework="jax", how="jit", precision=precision)
-    JaxInference(set_up(TINY, 4, 6, tmp_path, 1, 0), contender)
+    task = set_up(TINY, 4, 6, tmp_path, 1, 0)
+    JaxInference(task, contender)
     JaxLayer(precision, gpu=False)
-    assert asked == [convolved, convolved]
+    assert asked == [(task.config.values, convolved), (0, convolved)]
 
 
 def test_no_step_is_begun_before_the_last_but_one_is_done(tmp_path: Path):

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from unet_jax import onednn
+from unet_jax.config import dump, load
 from unet_jax.models import convolution
 from unet_jax.models.convolution import convolve, xla_alone
 from unet_jax.onednn import call_frame, calls, cores
@@ -30,6 +31,9 @@ pytestmark = pytest.mark.skipif(
 )
 ROOT = Path(__file__).parents[1]
 SHAPES = (2, 9, 13, 5), (3, 3, 5, 8)
+IMAGE = 64 * 96 * 8
+"""Values of the largest layer of the preset `shapes`, which is the default."""
+PREDICT = "prediction.predict.predict"
 
 
 def drawn(*shapes):
@@ -270,14 +274,16 @@ def test_threads_of_openmp_wait_as_the_user_says(monkeypatch):
 
 
 def test_two_cores_are_shared(monkeypatch):
-    def shared(precision: str = "float32", has: int = 2, **said: str) -> str | None:
+    def shared(
+        precision: str = "float32", has: int = 2, values: int = cores.LONG - 1, **said: str
+    ) -> str | None:
         monkeypatch.setattr(cores, "cores", lambda: has)
         for name in (cores.THREADS, *cores.OTHERS):
             monkeypatch.setenv(name, "")  # What is written to it is taken back after the test.
             monkeypatch.delenv(name)
         for name, value in said.items():
             monkeypatch.setenv(name, value)
-        cores.share_cores(precision)
+        cores.share_cores(values, precision)
         return os.environ.get(cores.THREADS)
 
     monkeypatch.setattr(cores, "accelerated", lambda: False)
@@ -285,6 +291,7 @@ def test_two_cores_are_shared(monkeypatch):
     assert shared(PJRT_NPROC="3") == "3"
     assert shared(NPROC="3") is shared(OMP_NUM_THREADS="1") is None
     assert shared("bfloat16") is shared(has=1) is shared(has=4) is None
+    assert shared(values=cores.LONG) is None
     with monkeypatch.context() as elsewhere:
         elsewhere.setattr(cores, "accelerated", lambda: True)
         assert shared() is None
@@ -295,22 +302,40 @@ def test_two_cores_are_shared(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "does", "asked"),
     [
-        (("train_jax", "--dataset", "shapes"), "train.train", ["float32"]),
-        (("train_jax", "--precision", "bfloat16"), "train.train", ["bfloat16"]),
+        (("train_jax", "--batch-size", "16"), "train.train", [(16 * IMAGE, "float32")]),
+        (("train_jax", "--precision", "bfloat16"), "train.train", [(8 * IMAGE, "bfloat16")]),
         (("train_jax", "--parallel", "shard"), "train.train", []),
         (("train_jax", "--distributed", "--workdir", "OUT"), "train.train", []),
-        (("lr_find", "--dataset", "shapes"), "range_test.range_test", ["float32"]),
-        (("predict", "--run", "RUN", "IMAGE", "--out", "OUT"), "prediction.predict.predict", [()]),
-        (("evaluate", "--run", "RUN", "--out", "OUT"), "evaluation.evaluate.evaluate", [()]),
+        (("lr_find",), "range_test.range_test", [(8 * IMAGE, "float32")]),
+        (("predict", "--run", "RUN", "IMAGE", "--out", "OUT"), PREDICT, [(8 * IMAGE,)]),
+        (
+            ("predict", "--weights", "nothing.pt", "IMAGE", "--out", "OUT"),
+            PREDICT,
+            [(0,)],  # That it is refused is said later.
+        ),
+        (
+            ("predict", "--run", "RUN", "IMAGE", "--out", "OUT", "--tile", "32x48"),
+            PREDICT,
+            [(2 * IMAGE,)],
+        ),
+        (
+            ("evaluate", "--run", "RUN", "--out", "OUT", "--batch-size", "2"),
+            "evaluation.evaluate.evaluate",
+            [(2 * IMAGE,)],
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
-def test_commands_share_cores(arguments, does, asked, monkeypatch):
+def test_commands_share_cores(arguments, does, asked, monkeypatch, tmp_path: Path):
+    config = load("shapes")
+    assert config.data.size == (64, 96), "IMAGE is another"
+    (tmp_path / "config.yaml").write_text(dump(config))
     for quiet in ("compiled.keep_compiled", "parallel.connect", does):
         monkeypatch.setattr(f"unet_jax.{quiet}", lambda *_, **__: 0)
     shared = []
-    monkeypatch.setattr(cores, "share_cores", lambda *args: shared.extend(args or [args]))
-    monkeypatch.setattr(sys, "argv", list(arguments))
+    monkeypatch.setattr(cores, "share_cores", lambda *args: shared.append(args))
+    places = [str(tmp_path) if each == "RUN" else each for each in arguments]
+    monkeypatch.setattr(sys, "argv", places)
     with pytest.raises(SystemExit) as stop:
         runpy.run_path(str(ROOT / f"scripts/{arguments[0]}.py"), run_name="__main__")
     assert stop.value.code == 0

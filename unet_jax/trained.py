@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 from pydantic import TypeAdapter, ValidationError
@@ -16,7 +16,7 @@ from unet_jax.config import load as load_config
 from unet_jax.pipeline import num_logits
 from unet_jax.recipe import build_recipe
 from unet_jax.step import TrainState
-from unet_jax.weights import Colour, Trained, load_weights
+from unet_jax.weights import Colour, Trained, described, load_weights
 
 PICKLED = (".pt", ".pth", ".ckpt", ".bin")
 """Suffixes of PyTorch's files."""
@@ -112,6 +112,27 @@ def assemble(
             "ema": ema,
         },
     )
+
+
+def values(place: str | Path, size: tuple[int, int] | Literal["native"] | None) -> int:
+    """How many an image has in a network's largest layer; 0 if `load_trained` will refuse it.
+
+    Args:
+      place: The network's.
+      size: Height and width that it is shown; "native", which is not known, or None: those that it
+        was trained at.
+    """
+    place = Path(place).expanduser()
+    try:
+        if place.is_dir():
+            config = load_config(place / "config.yaml")
+            model, trained_at = config.model, config.data.size
+        else:
+            fields = described(place)
+            model, trained_at = fields["model"], fields["size"]
+    except (ValueError, OSError):
+        return 0
+    return model.values(trained_at if size in (None, "native") else size)
 
 
 def run_classes(folder: Path) -> tuple[tuple[str, ...], tuple[Colour, ...]]:

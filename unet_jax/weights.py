@@ -100,20 +100,12 @@ def load_weights(path: Path) -> Trained:
         its architecture; the message names it, and all that is wrong.
       OSError: It cannot be read.
     """
-    try:
-        with safe_open(path, "numpy") as file:
-            text = (file.metadata() or {})[KEY]
-            flat = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(f"{path}: not a safetensors file, or damaged ({error})") from None
-    except KeyError:
-        raise ValueError(
-            f"{path}: a safetensors file, but not of unet-jax; its weights can perhaps be converted"
-        ) from None
-    described = _described(path, text)
+    fields = described(path)
+    with safe_open(path, "numpy") as file:
+        flat = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     variables = unflatten_dict({tuple(name.split("/")): array for name, array in flat.items()})
     try:
-        trained = Trained(variables=variables, **described)
+        trained = Trained(variables=variables, **fields)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     shapes = {name: array.shape for name, array in flat.items()}
@@ -136,8 +128,25 @@ def mismatches(actual: Mapping[str, Any], expected: Mapping[str, Any]) -> list[s
     return problems
 
 
-def _described(path: Path, text: str) -> dict[str, Any]:
-    """The fields of `Trained` that are no variables, each checked."""
+def described(path: Path) -> dict[str, Any]:
+    """The fields of `Trained` that are no variables, each checked.
+
+    Args:
+      path: A file of `save_weights`.
+
+    Raises:
+      ValueError: It is not one, or damaged, or of a later version; the message names it.
+      OSError: It cannot be read.
+    """
+    try:
+        with safe_open(path, "numpy") as file:
+            text = (file.metadata() or {})[KEY]
+    except SafetensorError as error:
+        raise ValueError(f"{path}: not a safetensors file, or damaged ({error})") from None
+    except KeyError:
+        raise ValueError(
+            f"{path}: a safetensors file, but not of unet-jax; its weights can perhaps be converted"
+        ) from None
     try:
         found = TypeAdapter(dict[str, Any]).validate_python(json.loads(text))
     except ValueError:

@@ -59,6 +59,11 @@ class ModelConfig:
         """Pixels that each side of an image has at least: every stage halves it."""
         return 2 ** len(self.channels)
 
+    def values(self, size: tuple[int, int]) -> int:
+        """How many the largest layer has for an image of this height and width in pixels."""
+        pixels = size[0] * size[1]
+        return max(width * (pixels // 4**level) for level, width in enumerate(self.channels))
+
     def arguments(self) -> dict[str, Any]:
         """Keyword arguments of the architecture's class, in either framework."""
         fields = dataclasses.asdict(self)

@@ -54,6 +54,11 @@ class Config:
         """Images a step: with `overfit`, no more than there are."""
         return min(self.train.batch_size, self.data.overfit or self.train.batch_size)
 
+    @property
+    def values(self) -> int:
+        """How many the largest layer has for the images that are computed at once."""
+        return self.batch_size // self.train.accumulate * self.model.values(self.data.size)
+
 
 def presets() -> list[str]:
     """Names of the presets that come with the package."""

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from unet_jax.onednn.call_frame import address, c_function
 from unet_jax.onednn.convolution import Pass, Shape, Shapes, find
 
+
 def forward(
     x: jax.Array,
     kernel: jax.Array,
