@@ -18,7 +18,7 @@ import pytest
 
 from unet_jax import onednn
 from unet_jax.config import dump, load
-from unet_jax.models import convolution
+from unet_jax.models import ResidualUNet, convolution
 from unet_jax.models.convolution import convolve, xla_alone
 from unet_jax.onednn import call_frame, calls, cores
 from unet_jax.onednn.convolution import Convolution, Shapes, find
@@ -130,6 +130,29 @@ def test_a_convolution_of_float32_is_its():
     with xla_alone():
         assert called("cpu") == 0
     assert called("cpu") == 2
+
+
+def test_blocks_add_their_input_as_they_convolve():
+    model = ResidualUNet(channels=(2, 4), groups=2)
+    [image] = drawn((1, 8, 12, 3))
+    variables = model.init(jax.random.key(0), image)
+    run = jax.jit(model.apply)
+    # Of the encoder's three blocks, the bottleneck's, and the decoder's six.
+    assert (
+        run.trace(variables, image).lower(lowering_platforms=("cpu",)).as_text().count("_added(")
+        == 10
+    )
+    logits = run(variables, image)
+    with jax.enable_x64(True), xla_alone():
+        wide = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), (variables, image))
+        _, seen = model.apply(*wide, capture_intermediates=True)
+        seen = seen["intermediates"]
+    np.testing.assert_allclose(logits, seen["__call__"][0], atol=1e-5)  # Logits are around 1.
+    block = seen["bottleneck_0"]
+    before = seen["encoder_4"]["__call__"][0]
+    np.testing.assert_allclose(
+        block["__call__"][0], before + block["conv_2"]["__call__"][0], rtol=1e-12
+    )
 
 
 def test_strided_kernels_of_one_pixel_are_xlas():

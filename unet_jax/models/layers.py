@@ -48,7 +48,7 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, added: jax.Array | None = None) -> jax.Array:
-        """Convolves x, and adds something of the result's shape and type."""
+        """Convolves x, and adds something of the result's shape and type if it is given."""
         k, in_features = self.kernel_size, x.shape[-1]
         init = uniform_fan_in(in_features * k * k)
         kernel = self.param("kernel", init, (k, k, in_features, self.features))

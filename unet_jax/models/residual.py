@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from unet_jax.models.convolution import by_onednn
 from unet_jax.models.layers import (
     Conv,
     Dtype,
@@ -139,7 +140,9 @@ class ResidualBlock(nn.Module):
         y = nn.relu(self.norm(y, train, name="norm_2"))
         if x.shape[-1] != self.features:
             x = self.conv(self.features, kernel_size=1, name="shortcut")(x)
-        return self.conv(self.features, name="conv_2")(y, added=x)
+        conv_2 = self.conv(self.features, name="conv_2")
+        # oneDNN adds as it convolves; else, what layers compute can be compared one by one.
+        return conv_2(y, added=x) if by_onednn(y.dtype) else x + conv_2(y)
 
 
 class Upsample(nn.Module):
