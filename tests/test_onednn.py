@@ -142,17 +142,13 @@ def test_blocks_add_their_input_as_they_convolve():
         run.trace(variables, image).lower(lowering_platforms=("cpu",)).as_text().count("_added(")
         == 10
     )
-    logits = run(variables, image)
-    with jax.enable_x64(True), xla_alone():
-        wide = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), (variables, image))
-        _, seen = model.apply(*wide, capture_intermediates=True)
-        seen = seen["intermediates"]
-    np.testing.assert_allclose(logits, seen["__call__"][0], atol=1e-5)  # Logits are around 1.
-    block = seen["bottleneck_0"]
-    before = seen["encoder_4"]["__call__"][0]
-    np.testing.assert_allclose(
-        block["__call__"][0], before + block["conv_2"]["__call__"][0], rtol=1e-12
-    )
+    together = run(variables, image)
+    apart, state = model.apply(variables, image, capture_intermediates=True)
+    np.testing.assert_allclose(together, apart, atol=1e-5)  # Logits are around 1.
+    seen = state["intermediates"]
+    before, [after] = seen["encoder_4"]["__call__"][0], seen["bottleneck_0"]["__call__"]
+    [convolved] = seen["bottleneck_0"]["conv_2"]["__call__"]
+    np.testing.assert_array_equal(after, before + convolved)
 
 
 def test_strided_kernels_of_one_pixel_are_xlas():

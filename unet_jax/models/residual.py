@@ -141,8 +141,9 @@ class ResidualBlock(nn.Module):
         if x.shape[-1] != self.features:
             x = self.conv(self.features, kernel_size=1, name="shortcut")(x)
         conv_2 = self.conv(self.features, name="conv_2")
-        # oneDNN adds as it convolves; else, what layers compute can be compared one by one.
-        return conv_2(y, added=x) if by_onednn(y.dtype) else x + conv_2(y)
+        # oneDNN adds as it convolves; where layers' results are asked for, each gives its own.
+        together = by_onednn(y.dtype) and not self.is_mutable_collection("intermediates")
+        return conv_2(y, added=x) if together else x + conv_2(y)
 
 
 class Upsample(nn.Module):
