@@ -145,7 +145,7 @@ def test_blocks_add_their_input_as_they_convolve():
     together = run(variables, image)
     apart, state = model.apply(variables, image, capture_intermediates=True)
     np.testing.assert_allclose(together, apart, atol=1e-5)  # Logits are around 1.
-    seen = state["intermediates"]
+    seen: Any = state["intermediates"]
     before, [after] = seen["encoder_4"]["__call__"][0], seen["bottleneck_0"]["__call__"]
     [convolved] = seen["bottleneck_0"]["conv_2"]["__call__"]
     np.testing.assert_array_equal(after, before + convolved)
