@@ -9,7 +9,7 @@ def main() -> int:
     from unet_jax.compiled import keep_compiled
     from unet_jax.evaluation.evaluate import evaluate
     from unet_jax.onednn.cores import share_cores
-    from unet_jax.trained import values
+    from unet_jax.trained import largest_layer
 
     def in_torch():
         from parity.torch_predictor import TorchPredictor, read_torch
@@ -17,9 +17,10 @@ def main() -> int:
         return read_torch, TorchPredictor
 
     keep_compiled()
-    places = (*options.run, *options.weights)
-    most = max(values(place, config.tile or config.size) for place in places)
-    share_cores(options.batch_size * most)
+    # Networks are evaluated at the size that they were trained at, whatever else they are shown.
+    values = [largest_layer(place) for place in (*options.run, *options.weights)]
+    known = [options.batch_size * each for each in values if each is not None]
+    share_cores(max(known) if len(known) == len(values) else None)
     return evaluate(options, config, in_torch)
 
 

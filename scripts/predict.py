@@ -9,12 +9,13 @@ def main() -> int:
     from unet_jax.compiled import keep_compiled
     from unet_jax.onednn.cores import share_cores
     from unet_jax.prediction.predict import predict
-    from unet_jax.trained import values
+    from unet_jax.trained import largest_layer
 
     keep_compiled()
     place = options.run or options.weights
     assert place is not None
-    share_cores(options.batch_size * values(place, config.tile or config.size))
+    values = largest_layer(place, config.tile or config.size)
+    share_cores(values and options.batch_size * values)
     return predict(options, config)
 
 

@@ -79,7 +79,7 @@ def test_cores_are_shared_as_in_training(precision, convolved, tmp_path: Path, m
     task = set_up(TINY, 4, 6, tmp_path, 1, 0)
     JaxInference(task, contender)
     JaxLayer(precision, gpu=False)
-    assert asked == [(task.config.values, convolved), (0, convolved)]
+    assert asked == [(task.config.largest_layer, convolved), (0, convolved)]
 
 
 def test_no_step_is_begun_before_the_last_but_one_is_done(tmp_path: Path):

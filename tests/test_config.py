@@ -649,15 +649,17 @@ def test_micro_batches_divide_the_batch_that_there_is():
     assert few.batch_size == 4
 
 
-def test_values_are_those_of_the_largest_layer_for_the_images_at_once():
+def test_the_largest_layer_is_that_of_the_images_at_once():
     model = ModelConfig(channels=(2, 8, 24), groups=2)
-    assert model.values((8, 12)) == 8 * 12 * 2  # And the next one's, of half the height and width.
+    assert (
+        model.largest_layer((8, 12)) == 8 * 12 * 2
+    )  # And the next one's, of half the height and width.
     wide = ModelConfig(channels=(2, 16, 128), groups=2)
-    assert wide.values((8, 12)) == 2 * 3 * 128
+    assert wide.largest_layer((8, 12)) == 2 * 3 * 128
     config = Config(
         data=DataConfig(size=(8, 12), overfit=6), model=model, train=TrainConfig(accumulate=3)
     )
-    assert config.values == 2 * model.values((8, 12))
+    assert config.largest_layer == 2 * model.largest_layer((8, 12))
 
 
 def test_groups_need_not_divide_without_a_group_norm():

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ ROOT = Path(__file__).parents[1]
 SHAPES = (2, 9, 13, 5), (3, 3, 5, 8)
 IMAGE = 64 * 96 * 8
 """Values of the largest layer of the preset `shapes`, which is the default."""
-PREDICT = "prediction.predict.predict"
+PREDICT, EVALUATE = "prediction.predict.predict", "evaluation.evaluate.evaluate"
 
 
 def drawn(*shapes):
@@ -294,7 +295,7 @@ def test_threads_of_openmp_wait_as_the_user_says(monkeypatch):
 
 def test_two_cores_are_shared(monkeypatch):
     def shared(
-        precision: str = "float32", has: int = 2, values: int = cores.LONG - 1, **said: str
+        precision: str = "float32", has: int = 2, values: int | None = cores.LARGE - 1, **said: str
     ) -> str | None:
         monkeypatch.setattr(cores, "cores", lambda: has)
         for name in (cores.THREADS, *cores.OTHERS):
@@ -310,7 +311,7 @@ def test_two_cores_are_shared(monkeypatch):
     assert shared(PJRT_NPROC="3") == "3"
     assert shared(NPROC="3") is shared(OMP_NUM_THREADS="1") is None
     assert shared("bfloat16") is shared(has=1) is shared(has=4) is None
-    assert shared(values=cores.LONG) is None
+    assert shared(values=cores.LARGE) is shared(values=None) is None
     with monkeypatch.context() as elsewhere:
         elsewhere.setattr(cores, "accelerated", lambda: True)
         assert shared() is None
@@ -330,7 +331,12 @@ def test_two_cores_are_shared(monkeypatch):
         (
             ("predict", "--weights", "nothing.pt", "IMAGE", "--out", "OUT"),
             PREDICT,
-            [(0,)],  # That it is refused is said later.
+            [(None,)],  # That it is refused is said later.
+        ),
+        (
+            ("predict", "--run", "RUN", "IMAGE", "--out", "OUT", "--size", "native"),
+            PREDICT,
+            [(None,)],
         ),
         (
             ("predict", "--run", "RUN", "IMAGE", "--out", "OUT", "--tile", "32x48"),
@@ -338,23 +344,28 @@ def test_two_cores_are_shared(monkeypatch):
             [(2 * IMAGE,)],
         ),
         (
-            ("evaluate", "--run", "RUN", "--out", "OUT", "--batch-size", "2"),
-            "evaluation.evaluate.evaluate",
-            [(2 * IMAGE,)],
+            ("evaluate", "--run", "RUN", "--out", "OUT", "--batch-size", "2", "--tile", "32x48"),
+            EVALUATE,
+            [(2 * IMAGE,)],  # Beside tiles, it is shown whole images.
         ),
+        (("evaluate", "--run", "RUN", "--run", "SMALL", "--out", "OUT"), EVALUATE, [(8 * IMAGE,)]),
+        (("evaluate", "--run", "RUN", "--run", "NONE", "--out", "OUT"), EVALUATE, [(None,)]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
 def test_commands_share_cores(arguments, does, asked, monkeypatch, tmp_path: Path):
     config = load("shapes")
     assert config.data.size == (64, 96), "IMAGE is another"
-    (tmp_path / "config.yaml").write_text(dump(config))
+    half = replace(config, data=replace(config.data, size=(32, 48)))
+    for name, each in (("RUN", config), ("SMALL", half)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.yaml").write_text(dump(each))
     for quiet in ("compiled.keep_compiled", "parallel.connect", does):
         monkeypatch.setattr(f"unet_jax.{quiet}", lambda *_, **__: 0)
     shared = []
     monkeypatch.setattr(cores, "share_cores", lambda *args: shared.append(args))
-    places = [str(tmp_path) if each == "RUN" else each for each in arguments]
-    monkeypatch.setattr(sys, "argv", places)
+    monkeypatch.setattr(sys, "argv", list(arguments))
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as stop:
         runpy.run_path(str(ROOT / f"scripts/{arguments[0]}.py"), run_name="__main__")
     assert stop.value.code == 0

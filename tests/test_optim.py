@@ -11,6 +11,7 @@ import torch
 from flax.traverse_util import flatten_dict
 from torch import nn
 
+import unet_jax.vectors
 import unet_torch_ref.optim
 from parity.cases import CASES, Case
 from parity.components.optimisers import (
@@ -71,6 +72,12 @@ def test_gradients_are_clipped_by_their_global_norm(max_norm, scale):
 
 @pytest.mark.parametrize("name", OPTIMISERS)
 def test_a_hundred_updates_agree(name):
+    assert first_divergence(compare_optimisers((name,))) is None
+
+
+@pytest.mark.parametrize("name", ["adamw-masked", "sgd-nesterov-masked"])
+def test_they_agree_where_all_parameters_are_large(name, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(unet_jax.vectors, "LARGE", 1)
     assert first_divergence(compare_optimisers((name,))) is None
 
 

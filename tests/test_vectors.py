@@ -22,6 +22,16 @@ def test_kernels_are_one_vector_and_the_rest_another():
     np.testing.assert_array_equal(found["others"], [6, 7, 8])
 
 
+def test_large_norms_and_biases_do_not_decay(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "LARGE", 1)
+    assert decaying(vectors(TREE)) == {
+        "others_0": False,
+        "kernels_1": True,
+        "kernels_2": True,
+        "others_3": False,
+    }
+
+
 def test_the_tree_comes_back():
     other = jax.tree.map(lambda x: x + 10, TREE)
     back = tree_of(vectors(other), TREE)

@@ -1,19 +1,23 @@
 """A trained network as a file: nothing is lost on the way, and what is no such file is refused."""
 
+import contextlib
 import dataclasses
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import jax
 import numpy as np
 import pytest
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 import unet_jax.weights
 from unet_jax.config import ModelConfig
 from unet_jax.models import build_model
+from unet_jax.trained import largest_layer
 from unet_jax.weights import Trained, load_weights, save_weights
 
 MODEL = ModelConfig(architecture="plain", channels=(4, 8), norm="batch", upsample="bilinear")
@@ -67,6 +71,33 @@ def test_nothing_half_written_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(OSError, match="No space left"):
         save_weights(make_trained(2), tmp_path / "model.safetensors")
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [before]
+
+
+def test_a_file_that_is_damaged_as_it_is_read_is_named(tmp_path: Path, monkeypatch):
+    save_weights(make_trained(), tmp_path / "model.safetensors")
+
+    @contextlib.contextmanager
+    def damaged(path: Path, framework: str) -> Iterator[Any]:
+        with safe_open(path, framework) as file:
+            broken = Mock(side_effect=SafetensorError("gone"))
+            yield Mock(metadata=file.metadata, keys=file.keys, get_tensor=broken)
+
+    monkeypatch.setattr(unet_jax.weights, "safe_open", damaged)
+    with pytest.raises(ValueError, match=r"model\.safetensors: not a safetensors file, or damaged"):
+        load_weights(tmp_path / "model.safetensors")
+
+
+def test_the_largest_layer_is_known_before_a_network_is_read(tmp_path: Path):
+    path = tmp_path / "model.safetensors"
+    save_weights(make_trained(), path)
+    assert largest_layer(path) == largest_layer(str(path), (320, 480)) == 320 * 480 * 4
+    assert largest_layer(path, (8, 12)) == 8 * 12 * 4
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text("model: [")
+    save_file({"weight": np.zeros(3, np.float32)}, tmp_path / "other.safetensors")
+    for place in ("run", "other.safetensors", "missing.safetensors", "."):
+        assert largest_layer(tmp_path / place) is None
+    assert largest_layer(path, "native") is None
 
 
 def test_other_files_are_refused_by_name(tmp_path: Path):

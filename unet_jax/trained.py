@@ -114,13 +114,14 @@ def assemble(
     )
 
 
-def values(place: str | Path, size: tuple[int, int] | Literal["native"] | None) -> int:
-    """How many an image has in a network's largest layer; 0 if `load_trained` will refuse it.
+def largest_layer(
+    place: str | Path, size: tuple[int, int] | Literal["native"] | None = None
+) -> int | None:
+    """Values of an image in the largest of a network's stages; None if they are not known.
 
     Args:
-      place: The network's.
-      size: Height and width that it is shown; "native", which is not known, or None: those that it
-        was trained at.
+      place: The folder of a run of either framework, or a file of `unet_jax.weights`.
+      size: Height and width that it is shown; None: those that it was trained at.
     """
     place = Path(place).expanduser()
     try:
@@ -130,9 +131,9 @@ def values(place: str | Path, size: tuple[int, int] | Literal["native"] | None) 
         else:
             fields = described(place)
             model, trained_at = fields["model"], fields["size"]
-    except (ValueError, OSError):
-        return 0
-    return model.values(trained_at if size in (None, "native") else size)
+    except (ValueError, OSError):  # Whoever reads the network says what is wrong.
+        return None
+    return None if size == "native" else model.largest_layer(size or trained_at)
 
 
 def run_classes(folder: Path) -> tuple[tuple[str, ...], tuple[Colour, ...]]:

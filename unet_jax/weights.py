@@ -4,9 +4,10 @@ The metadata holds, under `unet_jax`, the fields of `Trained` as JSON, but for t
 are tensors named by their path, `params/encoder_0/conv_1/kernel`, and laid out as Flax has them.
 """
 
+import contextlib
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,13 +84,13 @@ def save_weights(trained: Trained, path: Path) -> None:
     """
     fields = {f.name: getattr(trained, f.name) for f in dataclasses.fields(trained)}
     variables, model = fields.pop("variables"), fields.pop("model")
-    described = {"version": VERSION, "model": dataclasses.asdict(model), **fields}
+    description = {"version": VERSION, "model": dataclasses.asdict(model), **fields}
     tensors = {
         "/".join(keys): np.asarray(leaf, order="C")
         for keys, leaf in flatten_dict(dict(variables)).items()
     }
     with draft(path) as part:
-        part.write_bytes(save(tensors, {KEY: json.dumps(described)}))
+        part.write_bytes(save(tensors, {KEY: json.dumps(description)}))
 
 
 def load_weights(path: Path) -> Trained:
@@ -101,7 +102,7 @@ def load_weights(path: Path) -> Trained:
       OSError: It cannot be read.
     """
     fields = described(path)
-    with safe_open(path, "numpy") as file:
+    with _opened(path) as file:
         flat = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     variables = unflatten_dict({tuple(name.split("/")): array for name, array in flat.items()})
     try:
@@ -138,15 +139,12 @@ def described(path: Path) -> dict[str, Any]:
       ValueError: It is not one, or damaged, or of a later version; the message names it.
       OSError: It cannot be read.
     """
-    try:
-        with safe_open(path, "numpy") as file:
-            text = (file.metadata() or {})[KEY]
-    except SafetensorError as error:
-        raise ValueError(f"{path}: not a safetensors file, or damaged ({error})") from None
-    except KeyError:
+    with _opened(path) as file:
+        text = (file.metadata() or {}).get(KEY)
+    if text is None:
         raise ValueError(
             f"{path}: a safetensors file, but not of unet-jax; its weights can perhaps be converted"
-        ) from None
+        )
     try:
         found = TypeAdapter(dict[str, Any]).validate_python(json.loads(text))
     except ValueError:
@@ -170,6 +168,15 @@ def described(path: Path) -> dict[str, Any]:
     if wrong:
         raise ValueError(f"{path}: " + "; ".join(wrong))
     return checked
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    try:
+        with safe_open(path, "numpy") as file:
+            yield file
+    except SafetensorError as error:
+        raise ValueError(f"{path}: not a safetensors file, or damaged ({error})") from None
 
 
 def _shapes(model: ModelConfig, num_logits: int) -> dict[str, tuple[int, ...]]:

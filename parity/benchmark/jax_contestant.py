@@ -51,7 +51,7 @@ class JaxContestant(Contestant):
             os.environ[SWITCH] = "0"
         half = contender.precision in ("bfloat16", "float16")
         precision = contender.precision if half else "float32"
-        share_cores(task.config.values, precision)
+        share_cores(task.config.largest_layer, precision)
         backend, expected = jax.default_backend(), "gpu" if task.gpu else "cpu"
         if backend != expected:
             raise ValueError(f"JAX computes on {backend}, PyTorch on {expected}")

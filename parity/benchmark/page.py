@@ -28,8 +28,8 @@ for the device nowhere, has a fused optimiser, and, compiled, augmentation, netw
 function; float16 has a scaled loss. The learning rate is constant. On a CPU, glibc is told to keep
 freed memory, and OpenMP's threads to wait a little longer before they sleep, for both frameworks;
 and JAX has its convolutions of float32 computed by oneDNN where that is installed, as PyTorch has,
-and then, on two cores, one thread for all else where layers are small; *XLA alone* is JAX without
-it.
+and then, on two cores, one thread for all else (the AMD EPYC's rows always, later ones where layers
+are small); *XLA alone* is JAX without it.
 
 - *first step, more*: what the first step takes longer than later ones, compilation most of all.
 - *memory*: the most that was held at once: of a GPU as its framework counts it (JAX' count

@@ -59,8 +59,8 @@ class ModelConfig:
         """Pixels that each side of an image has at least: every stage halves it."""
         return 2 ** len(self.channels)
 
-    def values(self, size: tuple[int, int]) -> int:
-        """How many the largest layer has for an image of this height and width in pixels."""
+    def largest_layer(self, size: tuple[int, int]) -> int:
+        """Values of an image of this height and width in pixels in the largest of the stages."""
         pixels = size[0] * size[1]
         return max(width * (pixels // 4**level) for level, width in enumerate(self.channels))
 

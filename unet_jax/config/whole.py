@@ -55,9 +55,10 @@ class Config:
         return min(self.train.batch_size, self.data.overfit or self.train.batch_size)
 
     @property
-    def values(self) -> int:
-        """How many the largest layer has for the images that are computed at once."""
-        return self.batch_size // self.train.accumulate * self.model.values(self.data.size)
+    def largest_layer(self) -> int:
+        """Values of the images that are trained on at once in the largest of the stages."""
+        images = self.batch_size // self.train.accumulate
+        return images * self.model.largest_layer(self.data.size)
 
 
 def presets() -> list[str]:

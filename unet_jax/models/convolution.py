@@ -47,7 +47,7 @@ def convolve(
     assert added is None or added.dtype == x.dtype
     # Of 1×1 kernels and a stride, oneDNN 3.2 gets gradients wrong: 3 channels, 8×12, stride 2.
     sound = kernel.shape[0] > 1 or stride == 1
-    if sound and by_onednn(x.dtype):
+    if sound and x.dtype == jnp.float32 and _by_onednn.get() and onednn.available():
         return _convolve_by_onednn(x, kernel, bias, added, stride)
     if kernel.shape[0] == stride == 1:
         y = jnp.einsum("bhwi,io->bhwo", x, kernel[0, 0])
@@ -57,11 +57,6 @@ def convolve(
 
 
 _by_onednn = ContextVar("_by_onednn", default=True)
-
-
-def by_onednn(dtype: jnp.dtype) -> bool:
-    """Whether a convolution of this type is oneDNN's where the program runs on a CPU."""
-    return dtype == jnp.float32 and _by_onednn.get() and onednn.available()
 
 
 @contextlib.contextmanager

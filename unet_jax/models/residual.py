@@ -11,7 +11,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from unet_jax.models.convolution import by_onednn
 from unet_jax.models.layers import (
     Conv,
     Dtype,
@@ -141,9 +140,9 @@ class ResidualBlock(nn.Module):
         if x.shape[-1] != self.features:
             x = self.conv(self.features, kernel_size=1, name="shortcut")(x)
         conv_2 = self.conv(self.features, name="conv_2")
-        # oneDNN adds as it convolves; where layers' results are asked for, each gives its own.
-        together = by_onednn(y.dtype) and not self.is_mutable_collection("intermediates")
-        return conv_2(y, added=x) if together else x + conv_2(y)
+        if self.is_mutable_collection("intermediates"):  # Each layer's own result is asked for.
+            return x + conv_2(y)
+        return conv_2(y, added=x)
 
 
 class Upsample(nn.Module):

@@ -35,6 +35,7 @@ def forward(
     """
     batch, height, width, _ = x.shape
     shape = (batch, -(-height // stride), -(-width // stride), kernel.shape[-1])
+    assert added is None or added.shape == shape  # It would be read as if it were.
     shapes = Shapes(x.shape, kernel.shape, shape, stride, bias is not None, added is not None)
     given = [each for each in (x, kernel, bias, added) if each is not None]
     return _call("forward", shapes, given, [shape])[0]
@@ -70,7 +71,8 @@ def _call(
 
 
 def _order(which: Pass, shapes: Shapes) -> tuple[int, ...]:
-    """Which of all arguments and results x, kernel, y, and what there is beside, or theirs, are."""
+    """Which of all arguments and results are x, kernel, y, and bias and what is added if there are;
+    or their gradients."""
     further = shapes.biased + shapes.added
     if which == "forward":
         return (0, 1, 2 + further, *range(2, 2 + further))

@@ -10,29 +10,30 @@ THREADS = "PJRT_NPROC"
 OTHERS = {"NPROC", "OMP_NUM_THREADS"}
 """Further ones, by which XLA or OpenMP have been told."""
 MEASURED_CORES = 2
-LONG = 2**20
-"""Values of the largest layer from which on XLA's loops gain more from a second thread than
-oneDNN's calls lose by it (docs/speed.md)."""
+LARGE = 2**20
+"""Values of a layer from which on XLA's loops gain more from a second thread than oneDNN's calls
+lose by it (docs/speed.md)."""
 
 
-def share_cores(values: int, precision: str = "float32") -> None:
-    """Has XLA compute on one thread, where there are two cores and oneDNN convolves on both.
+def share_cores(values: int | None, precision: str = "float32") -> None:
+    """Has XLA compute on one thread where layers are small, and oneDNN convolves on two cores.
 
     Two of XLA's threads would call oneDNN in turns, each with OpenMP's threads of its own, and
-    compute beside it; they pay for large images only. How it is with more cores has not been
+    compute beside it; that pays for large layers only. How it is with more cores has not been
     measured. There, on an accelerator, and where the environment says how many threads are to be,
     nothing is changed.
 
     It has to be called before JAX looks for its devices, and not where XLA convolves itself.
 
     Args:
-      values: That the network's largest layer has: images at once × height × width × channels.
+      values: Of the network's largest layer: images at once × height × width × channels. None: they
+        are not known, and nothing is changed.
       precision: What convolutions compute in. Of less than float32, they are XLA's.
     """
     said = os.environ.keys() & {THREADS, *OTHERS}
     if precision != "float32" or cores() != MEASURED_CORES or said or accelerated():
         return
-    if values < LONG and available():
+    if values is not None and values < LARGE and available():
         os.environ[THREADS] = "1"
 
 

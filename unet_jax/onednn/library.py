@@ -19,6 +19,7 @@ ANY, VECTOR, NHWC, HWIO = 1, 2, 22, 28
 ALLOCATED_BY_CALLER = 1
 """Scratchpad mode: the library keeps no memory of its own, which another thread could not use."""
 ADD = 0x1FFF0
+"""The algorithm dnnl_binary_add."""
 
 _MOST_DIMENSIONS = 12
 
