@@ -154,15 +154,13 @@ def test_native_counts_are_those_of_predicted_masks(
 
 def test_both_frameworks_count_the_same_from_the_same_weights(run: Path, tmp_path: Path):
     """Their probabilities differ by float32's rounding, 1e-6 or so; only a pixel that is as near to
-    0.5 can be counted otherwise. By the CPU, none is or one."""
+    0.5 could be counted otherwise, and in these pictures none is."""
     assert command("--run", run, "--framework", "both", "--out", tmp_path / "out") == 0
     found = results(tmp_path / "out")
     ours, theirs = found["networks"]
     assert [ours["label"], theirs["label"]] == ["run (JAX)", "run (PyTorch)"]
     for size in ("training", "native"):
-        counts = (np.array(n["sizes"][size]["confusion"]) for n in (ours, theirs))
-        moved = np.abs(np.subtract(*counts)).sum() / 2  # From one class to the other.
-        assert moved <= 1
+        assert ours["sizes"][size]["confusion"] == theirs["sizes"][size]["confusion"]
         errors = [
             n["sizes"][size]["calibration"]["expected_calibration_error"] for n in (ours, theirs)
         ]
@@ -170,8 +168,7 @@ def test_both_frameworks_count_the_same_from_the_same_weights(run: Path, tmp_pat
         (difference,) = found["differences"]
         for name in SCORES:
             given = difference["sizes"][size][name]
-            # One of some 100 pixels along a border.
-            assert given == pytest.approx({"value": 0, "low": 0, "high": 0}, abs=0.01 * moved)
+            assert given == {"value": 0.0, "low": 0.0, "high": 0.0}
 
 
 def test_the_two_frameworks_really_compute(run: Path):
