@@ -651,9 +651,7 @@ def test_micro_batches_divide_the_batch_that_there_is():
 
 def test_the_largest_layer_is_that_of_the_images_at_once():
     model = ModelConfig(channels=(2, 8, 24), groups=2)
-    assert (
-        model.largest_layer((8, 12)) == 8 * 12 * 2
-    )  # And the next one's, of half the height and width.
+    assert model.largest_layer((8, 12)) == 8 * 12 * 2
     wide = ModelConfig(channels=(2, 16, 128), groups=2)
     assert wide.largest_layer((8, 12)) == 2 * 3 * 128
     config = Config(

@@ -138,11 +138,9 @@ def test_blocks_add_their_input_as_they_convolve():
     [image] = drawn((1, 8, 12, 3))
     variables = model.init(jax.random.key(0), image)
     run = jax.jit(model.apply)
+    text = run.trace(variables, image).lower(lowering_platforms=("cpu",)).as_text()
     # Of the encoder's three blocks, the bottleneck's, and the decoder's six.
-    assert (
-        run.trace(variables, image).lower(lowering_platforms=("cpu",)).as_text().count("_added(")
-        == 10
-    )
+    assert text.count("_added(") == 10
     together = run(variables, image)
     apart, state = model.apply(variables, image, capture_intermediates=True)
     np.testing.assert_allclose(together, apart, atol=1e-5)  # Logits are around 1.

@@ -48,12 +48,12 @@ def convolve(
     # Of 1×1 kernels and a stride, oneDNN 3.2 gets gradients wrong: 3 channels, 8×12, stride 2.
     sound = kernel.shape[0] > 1 or stride == 1
     if sound and x.dtype == jnp.float32 and _by_onednn.get() and onednn.available():
-        return _convolve_by_onednn(x, kernel, bias, added, stride)
+        return _convolve_by_onednn((x, kernel, bias, added), stride)
     if kernel.shape[0] == stride == 1:
         y = jnp.einsum("bhwi,io->bhwo", x, kernel[0, 0])
     else:
         y = _convolve(x, kernel, stride)
-    return _plus(_shifted(y, bias), added)
+    return _plus(y, bias, added)
 
 
 _by_onednn = ContextVar("_by_onednn", default=True)
@@ -80,11 +80,8 @@ def _plain(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     )
 
 
-def _shifted(y: jax.Array, bias: jax.Array | None) -> jax.Array:
-    return y if bias is None else y + bias.reshape(1, 1, 1, -1)
-
-
-def _plus(y: jax.Array, added: jax.Array | None) -> jax.Array:
+def _plus(y: jax.Array, bias: jax.Array | None, added: jax.Array | None) -> jax.Array:
+    y = y if bias is None else y + bias.reshape(1, 1, 1, -1)
     return y if added is None else y + added
 
 
@@ -124,39 +121,30 @@ def _backward(stride: int, saved: tuple, g: jax.Array) -> tuple[jax.Array, jax.A
 _convolve.defvjp(_forward, _backward)
 
 
-def _library_or_plain(
-    x: jax.Array,
-    kernel: jax.Array,
-    bias: jax.Array | None,
-    added: jax.Array | None,
-    stride: int,
-) -> jax.Array:
-    def plain(
-        x: jax.Array, kernel: jax.Array, bias: jax.Array | None, added: jax.Array | None
-    ) -> jax.Array:
-        return _plus(_shifted(_plain(x, kernel, stride), bias), added)
-
-    ours = partial(onednn.forward, stride=stride)
-    return lax.platform_dependent(x, kernel, bias, added, cpu=ours, default=plain)
+Given = tuple[jax.Array, jax.Array, jax.Array | None, jax.Array | None]
+"""x, kernel, bias and what is added, or their gradients."""
 
 
-_convolve_by_onednn = jax.custom_vjp(_library_or_plain, nondiff_argnums=(4,))
+def _library_or_plain(given: Given, stride: int) -> jax.Array:
+    def ours(given: Given) -> jax.Array:
+        return onednn.forward(*given, stride)
+
+    def plain(given: Given) -> jax.Array:
+        x, kernel, *further = given
+        return _plus(_plain(x, kernel, stride), *further)
+
+    return lax.platform_dependent(given, cpu=ours, default=plain)
 
 
-def _forward_by_onednn(
-    x: jax.Array,
-    kernel: jax.Array,
-    bias: jax.Array | None,
-    added: jax.Array | None,
-    stride: int,
-) -> tuple[jax.Array, tuple]:
-    return _library_or_plain(x, kernel, bias, added, stride), (x, kernel, bias, added)
+_convolve_by_onednn = jax.custom_vjp(_library_or_plain, nondiff_argnums=(1,))
 
 
-def _backward_by_onednn(
-    stride: int, saved: tuple, g: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array | None, jax.Array | None]:
-    x, kernel, bias, added = saved
+def _forward_by_onednn(given: Given, stride: int) -> tuple[jax.Array, Given]:
+    return _library_or_plain(given, stride), given
+
+
+def _backward_by_onednn(stride: int, given: Given, g: jax.Array) -> tuple[Given]:
+    x, kernel, bias, added = given
 
     def plain(x: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array | None]:
         by_kernel = _kernel_by_convolution(x, g, side=kernel.shape[0], stride=stride)
@@ -172,7 +160,7 @@ def _backward_by_onednn(
         onednn.backward_weights, shape=kernel.shape, stride=stride, biased=bias is not None
     )
     by_kernel, by_bias = lax.platform_dependent(x, g, cpu=learnt, default=plain)
-    return by_x, by_kernel, by_bias, None if added is None else g
+    return ((by_x, by_kernel, by_bias, None if added is None else g),)
 
 
 _convolve_by_onednn.defvjp(_forward_by_onednn, _backward_by_onednn)
