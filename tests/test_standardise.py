@@ -7,10 +7,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from unet_jax.models import passes
+from unet_jax.models import standardise as norms
 from unet_jax.models.standardise import FAR, Alike, standardise
 
 ALIKE = pytest.mark.parametrize("alike", [Alike(), Alike(groups=3)], ids=["batch", "group"])
 SHAPE = (2, 40, 30, 6)
+
+
+@pytest.fixture(params=["a CPU's code", "other devices'"])
+def code(request, monkeypatch):
+    """Both, run on a CPU."""
+    if request.param != "a CPU's code":
+        monkeypatch.setattr(norms, "_by_squares", norms._shifted)
+        monkeypatch.setattr(passes, "_at_once", passes._by_rows)
 
 
 def defined(x, scale, bias, alike: Alike):
@@ -27,6 +37,7 @@ def drawn(shape=SHAPE):
     return rng.normal(size=shape), rng.normal(size=shape[-1]), rng.normal(size=shape[-1])
 
 
+@pytest.mark.usefixtures("code")
 @ALIKE
 def test_values_and_gradients_are_those_of_the_definition(alike: Alike):
     with jax.enable_x64(True):
@@ -43,6 +54,7 @@ def test_values_and_gradients_are_those_of_the_definition(alike: Alike):
                 np.testing.assert_allclose(b, a, rtol=0, atol=1e-12 * np.abs(a).max())
 
 
+@pytest.mark.usefixtures("code")
 @ALIKE
 @pytest.mark.parametrize("distance", [0, 0.98 * FAR**0.5, 1.05 * FAR**0.5, 1000])
 @pytest.mark.parametrize("shape", [SHAPE, (1, 320, 480, 6)], ids=str)
@@ -63,6 +75,7 @@ def test_far_from_0_a_variance_keeps_its_digits(shape, distance: float, alike: A
     np.testing.assert_allclose(y, right[0], rtol=0, atol=1e-4 + 1e-6 * distance)
 
 
+@pytest.mark.usefixtures("code")
 def test_devices_may_differ_in_how_far_they_are():
     with jax.enable_x64(True):
         x, scale, bias = drawn((2, *SHAPE))
@@ -85,6 +98,7 @@ def test_devices_may_differ_in_how_far_they_are():
     np.testing.assert_allclose(variance.reshape(2, -1), np.tile(right[2].ravel(), (2, 1)), 1e-12)
 
 
+@pytest.mark.usefixtures("code")
 @ALIKE
 def test_squares_may_overflow(alike: Alike):
     x, scale, bias = (np.asarray(each, np.float32) for each in drawn())
@@ -94,6 +108,18 @@ def test_squares_may_overflow(alike: Alike):
         right = defined(*(np.asarray(each, np.float64) for each in (x, scale, bias)), alike=alike)
     # A mean of 3e19 is known to some 1e12, or 1e-5 deviations, times the roundings of its sum.
     np.testing.assert_allclose(y, right[0], rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("far", [4, 99], ids=["a sixteenth is far off", "one pixel is"])
+@pytest.mark.parametrize("shape", [(1, 1, 1, 2), (1, 3, 5, 2), (2, 40, 31, 6)], ids=str)
+def test_a_mean_of_a_sixteenth_is_near_enough_whatever_the_pixels_are(shape, far: int):
+    x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    x[:, ::far, ::far] = 1000
+    right = x.astype(np.float64).mean((0, 1, 2)), x.astype(np.float64).var((0, 1, 2))
+    found = norms._shifted(jnp.asarray(x), Alike())
+    for ours, exact in zip(found, right, strict=True):
+        # Of y, of its square, of two sums and of a product, 6e-8 each; a sixteenth may be left.
+        np.testing.assert_allclose(ours.reshape(-1), exact, rtol=16 * 5 * 6e-8)
 
 
 def test_only_a_cpu_looks_how_far_it_is_and_not_in_half_precision():

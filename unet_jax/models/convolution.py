@@ -9,14 +9,16 @@ import contextlib
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from unet_jax import onednn
+from unet_jax.models.passes import pixel_sums, written
 
-Gradient = Callable[..., jax.Array]
+Gradient = Callable[..., Any]
 
 FEW = 8
 """Input channels below which XLA's own gradient is faster on a CPU, too."""
@@ -47,13 +49,8 @@ def convolve(
     assert added is None or added.dtype == x.dtype
     # Of 1×1 kernels and a stride, oneDNN 3.2 gets gradients wrong: 3 channels, 8×12, stride 2.
     sound = kernel.shape[0] > 1 or stride == 1
-    if sound and x.dtype == jnp.float32 and _by_onednn.get() and onednn.available():
-        return _convolve_by_onednn((x, kernel, bias, added), stride)
-    if kernel.shape[0] == stride == 1:
-        y = jnp.einsum("bhwi,io->bhwo", x, kernel[0, 0])
-    else:
-        y = _convolve(x, kernel, stride)
-    return _plus(y, bias, added)
+    library = sound and x.dtype == jnp.float32 and _by_onednn.get() and onednn.available()
+    return _convolve((x, kernel, bias, added), stride, library)
 
 
 _by_onednn = ContextVar("_by_onednn", default=True)
@@ -69,7 +66,80 @@ def xla_alone() -> Iterator[None]:
         _by_onednn.reset(token)
 
 
+Given = tuple[jax.Array, jax.Array, jax.Array | None, jax.Array | None]
+"""x, kernel, bias and what is added, or their gradients."""
+
+
+def _whole(given: Given, stride: int, library: bool) -> jax.Array:
+    def by_onednn(given: Given) -> jax.Array:
+        return onednn.forward(*given, stride)
+
+    def by_xla(given: Given) -> jax.Array:
+        x, kernel, bias, added = given
+        y = _plain(x, kernel, stride)
+        y = y if bias is None else y + bias.reshape(1, 1, 1, -1)
+        return y if added is None else y + added
+
+    if not library:
+        return by_xla(given)
+    return lax.platform_dependent(given, cpu=by_onednn, default=by_xla)
+
+
+_convolve = jax.custom_vjp(_whole, nondiff_argnums=(1, 2))
+
+
+def _forward(given: Given, stride: int, library: bool) -> tuple[jax.Array, Given]:
+    return _whole(given, stride, library), given
+
+
+def _backward(stride: int, library: bool, given: Given, g: jax.Array) -> tuple[Given]:
+    x, kernel, bias, added = given
+    (side, _, inputs, _), biased = kernel.shape, bias is not None
+    by_input = partial(_input_by_convolution, shape=x.shape, stride=stride)
+    by_kernel = partial(_kernel_by_convolution, side=side, stride=stride)
+    by_weights = partial(_weights, by_kernel=by_kernel, biased=biased)
+    exact = x.dtype.itemsize >= 4  # A CPU has no fast products in less.
+
+    on_cpu: tuple[Gradient, Gradient] = by_input, by_weights
+    if library:
+        on_cpu = (
+            partial(onednn.backward_data, shape=x.shape, stride=stride),
+            partial(onednn.backward_weights, shape=kernel.shape, stride=stride, biased=biased),
+        )
+    elif exact and stride > 1:
+        on_cpu = partial(_input_by_blocks, shape=x.shape, stride=stride), by_weights
+    if not library and exact and inputs >= FEW and (side, stride) != (1, 1):
+        products = partial(_kernel_by_products, side=side, stride=stride)
+        on_cpu = on_cpu[0], partial(_weights, by_kernel=products, biased=biased)
+
+    by_x = _choose(on_cpu[0], by_input, g, kernel)
+    by_kernel, by_bias = _choose(on_cpu[1], by_weights, x, g)
+    return ((by_x, by_kernel, by_bias, None if added is None else g),)
+
+
+_convolve.defvjp(_forward, _backward)
+
+
+def _choose(on_cpu: Gradient, elsewhere: Gradient, *args: jax.Array) -> Any:
+    if on_cpu is elsewhere:
+        return elsewhere(*args)
+    return lax.platform_dependent(*args, cpu=on_cpu, default=elsewhere)
+
+
+def _weights(
+    x: jax.Array, g: jax.Array, *, by_kernel: Gradient, biased: bool
+) -> tuple[jax.Array, jax.Array | None]:
+    """The gradients of a kernel and, if there is one, of a bias."""
+    if not biased:
+        return by_kernel(x, g), None
+    [sums] = pixel_sums(g.astype(jnp.promote_types(g.dtype, jnp.float32)))
+    return by_kernel(x, g), sums.sum(0).astype(g.dtype)
+
+
 def _plain(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    """By XLA, on any device."""
+    if kernel.shape[0] == stride == 1:
+        return jnp.einsum("bhwi,io->bhwo", x, kernel[0, 0])
     k = kernel.shape[0]
     return lax.conv_general_dilated(
         x,
@@ -78,92 +148,6 @@ def _plain(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
         padding=[(k // 2, k // 2)] * 2,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
-
-
-def _plus(y: jax.Array, bias: jax.Array | None, added: jax.Array | None) -> jax.Array:
-    y = y if bias is None else y + bias.reshape(1, 1, 1, -1)
-    return y if added is None else y + added
-
-
-_convolve = jax.custom_vjp(_plain, nondiff_argnums=(2,))
-
-
-def _forward(x: jax.Array, kernel: jax.Array, stride: int) -> tuple[jax.Array, tuple]:
-    return _plain(x, kernel, stride), (x, kernel)
-
-
-def _backward(stride: int, saved: tuple, g: jax.Array) -> tuple[jax.Array, jax.Array]:
-    x, kernel = saved
-    exact = x.dtype.itemsize >= 4  # A CPU has no fast products in less.
-
-    def choose(on_cpu: bool, ours: Gradient, xlas: Gradient, *args: jax.Array) -> jax.Array:
-        if not on_cpu:
-            return xlas(*args)
-        return lax.platform_dependent(*args, cpu=ours, default=xlas)
-
-    by_x = choose(
-        exact and stride > 1,
-        partial(_input_by_blocks, shape=x.shape, stride=stride),
-        partial(_input_by_convolution, shape=x.shape, stride=stride),
-        g,
-        kernel,
-    )
-    by_kernel = choose(
-        exact and x.shape[-1] >= FEW,
-        partial(_kernel_by_products, side=kernel.shape[0], stride=stride),
-        partial(_kernel_by_convolution, side=kernel.shape[0], stride=stride),
-        x,
-        g,
-    )
-    return by_x, by_kernel
-
-
-_convolve.defvjp(_forward, _backward)
-
-
-Given = tuple[jax.Array, jax.Array, jax.Array | None, jax.Array | None]
-"""x, kernel, bias and what is added, or their gradients."""
-
-
-def _library_or_plain(given: Given, stride: int) -> jax.Array:
-    def ours(given: Given) -> jax.Array:
-        return onednn.forward(*given, stride)
-
-    def plain(given: Given) -> jax.Array:
-        x, kernel, *further = given
-        return _plus(_plain(x, kernel, stride), *further)
-
-    return lax.platform_dependent(given, cpu=ours, default=plain)
-
-
-_convolve_by_onednn = jax.custom_vjp(_library_or_plain, nondiff_argnums=(1,))
-
-
-def _forward_by_onednn(given: Given, stride: int) -> tuple[jax.Array, Given]:
-    return _library_or_plain(given, stride), given
-
-
-def _backward_by_onednn(stride: int, given: Given, g: jax.Array) -> tuple[Given]:
-    x, kernel, bias, added = given
-
-    def plain(x: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array | None]:
-        by_kernel = _kernel_by_convolution(x, g, side=kernel.shape[0], stride=stride)
-        return by_kernel, None if bias is None else g.sum((0, 1, 2))
-
-    by_x = lax.platform_dependent(
-        g,
-        kernel,
-        cpu=partial(onednn.backward_data, shape=x.shape, stride=stride),
-        default=partial(_input_by_convolution, shape=x.shape, stride=stride),
-    )
-    learnt = partial(
-        onednn.backward_weights, shape=kernel.shape, stride=stride, biased=bias is not None
-    )
-    by_kernel, by_bias = lax.platform_dependent(x, g, cpu=learnt, default=plain)
-    return ((by_x, by_kernel, by_bias, None if added is None else g),)
-
-
-_convolve_by_onednn.defvjp(_forward_by_onednn, _backward_by_onednn)
 
 
 def _input_by_convolution(
@@ -179,7 +163,8 @@ def _kernel_by_convolution(x: jax.Array, g: jax.Array, *, side: int, stride: int
     """The kernel's gradient as XLA has it."""
     kernel = jax.ShapeDtypeStruct((side, side, x.shape[-1], g.shape[-1]), x.dtype)
     (by_kernel,) = jax.linear_transpose(lambda kernel: _plain(x, kernel, stride), kernel)(g)
-    return by_kernel
+    # In order, or the optimiser's step puts its values there, in code that is slow on a GPU.
+    return written(by_kernel.reshape(-1)).reshape(by_kernel.shape)
 
 
 def _input_by_blocks(

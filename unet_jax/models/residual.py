@@ -25,6 +25,7 @@ from unet_jax.models.layers import (
     round_up,
     unmatch_size,
 )
+from unet_jax.models.passes import written
 
 
 class Stage(NamedTuple):
@@ -121,7 +122,7 @@ class ResidualUNet(nn.Module):
         return unmatch_size(x.astype(dtype), size, self.size_policy)
 
     def join(self, x: jax.Array, skip: jax.Array) -> jax.Array:
-        return jnp.concatenate([x, skip], axis=-1) if self.skip else x
+        return written(jnp.concatenate([x, skip], axis=-1)) if self.skip else x
 
 
 class ResidualBlock(nn.Module):

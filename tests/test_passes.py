@@ -1,0 +1,45 @@
+"""Sums over pixels, and what is written to memory for them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from unet_jax.models import passes
+from unet_jax.models.passes import pixel_sums, written
+
+PLATFORMS = pytest.mark.parametrize(
+    ("platform", "barriers"), [("cpu", 0), ("cuda", 2), ("tpu", 2)], ids=["cpu", "cuda", "tpu"]
+)
+
+
+def lowered(function, *args, platform: str) -> str:
+    return jax.jit(function).trace(*args).lower(lowering_platforms=(platform,)).as_text()
+
+
+@PLATFORMS
+def test_sums_are_kept_apart_but_on_a_cpu(platform: str, barriers: int):
+    text = lowered(pixel_sums, jnp.ones((2, 3, 4, 5)), platform=platform)
+    assert text.count("stablehlo.optimization_barrier") == barriers
+    assert text.count("stablehlo.reduce(") == max(barriers, 1)
+
+
+@PLATFORMS
+def test_values_are_written_but_on_a_cpu(platform: str, barriers: int):
+    text = lowered(written, jnp.ones(3), platform=platform)
+    assert text.count("stablehlo.optimization_barrier") == barriers // 2
+
+
+@pytest.mark.parametrize("code", [passes._at_once, passes._by_rows])
+def test_sums_are_of_each_image_and_channel(code, monkeypatch):
+    monkeypatch.setattr(passes, "_at_once", code)  # Which a CPU runs.
+    x = np.random.default_rng(0).normal(size=(2, 7, 5, 3)).astype(np.float32)
+    one, two = pixel_sums(jnp.asarray(x), jnp.asarray(2 * x))
+    # Of 35 numbers, in another order.
+    np.testing.assert_allclose(one, x.astype(np.float64).sum((1, 2)), atol=1e-5)
+    np.testing.assert_allclose(two, 2 * x.astype(np.float64).sum((1, 2)), atol=2e-5)
+
+
+def test_what_is_written_can_be_differentiated():
+    gradient = jax.grad(lambda x: jnp.sum(written(x) ** 2))(jnp.arange(3.0))
+    np.testing.assert_array_equal(gradient, [0, 2, 4])
