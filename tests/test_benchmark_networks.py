@@ -75,7 +75,9 @@ def test_rows_hold_what_was_measured(results):
         assert row.case == "16×24, batch 2"
         assert len(row.samples) == 3
         low, high = row.quartiles
-        assert 0 < low <= row.median <= high < row.first
+        assert 0 < low <= row.median <= high
+        # JAX compiles; the others' first step sleeps as all do.
+        assert row.first > (row.median if row.contender.startswith("JAX") else 0)
         assert row.warm_up == 5
         assert row.flops == measured[0].flops > 0
         assert row.roofline is not None
