@@ -26,8 +26,9 @@ def entry(tmp_path: Path) -> Callable[..., Entry]:
     return entry
 
 
-def race(entries: Sequence[Entry], *, seconds: float = 60.0) -> dict[str, Timing]:
-    return Race(samples=SAMPLES, seconds=seconds, say=lambda text: None).run(entries)
+def race(entries: Sequence[Entry], **options: Any) -> dict[str, Timing]:
+    given = {"samples": SAMPLES, "seconds": 60.0, "say": lambda text: None} | options
+    return Race(**given).run(entries)
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +47,8 @@ def test_contestants_take_turns_and_a_sleep_shows_up(entry, tmp_path):
     assert timings["A"].memory == 7
 
 
-def test_trouble_is_told_and_stops_no_other(entry):
+@pytest.mark.parametrize("together", [1, 2, 9])
+def test_trouble_is_told_and_stops_no_other(entry, together: int):
     entries = [
         entry("A"),
         entry("B", trouble="make"),
@@ -54,7 +56,7 @@ def test_trouble_is_told_and_stops_no_other(entry):
         entry("D", trouble="death"),
         Entry("E", lambda: None, missing="needs a GPU"),  # type: ignore[arg-type]
     ]
-    timings = race(entries)
+    timings = race(entries, together=together)
     assert [timing.failure for timing in timings.values()] == [
         None,
         "RuntimeError: no compiler here",
@@ -63,6 +65,13 @@ def test_trouble_is_told_and_stops_no_other(entry):
         "needs a GPU",
     ]
     assert len(timings["A"].samples) == SAMPLES
+
+
+def test_several_start_at_the_same_time_and_are_timed_in_turns(entry, tmp_path):
+    waiting = partial(entry, meeting=2)  # Each goes on when the other is there, too.
+    timings = race([waiting("A"), waiting("B")], together=2)
+    assert [timing.failure for timing in timings.values()] == [None, None]
+    assert (tmp_path / "diary").read_text() == "AB" * SAMPLES
 
 
 def test_what_takes_too_long_is_ended(entry):
@@ -75,8 +84,8 @@ def test_what_takes_too_long_is_ended(entry):
 
 
 def test_a_slow_one_takes_fewer_samples(entry):
-    race = Race(samples=20, seconds=5.0, say=lambda text: None)
-    timings = race.run([entry("A"), entry("B", seconds=0.3)])  # Of two steps, 0.6 s a sample.
+    entries = [entry("A"), entry("B", seconds=0.3)]  # Of two steps, 0.6 s a sample.
+    timings = race(entries, samples=20, seconds=5.0)
     assert [len(timings[name].samples) for name in "AB"] == [20, 9]
 
 
@@ -86,10 +95,12 @@ def test_where_memory_is_short_the_first_one_meets_the_others_in_turns(entry, tm
     assert [len(t.samples) for t in timings.values()] == [2 * SAMPLES, SAMPLES, SAMPLES]
 
 
-def test_another_result_is_refused(entry, tmp_path):
+@pytest.mark.parametrize("together", [1, 2])
+def test_another_result_is_refused(entry, tmp_path, together: int):
     reference = entry("R")
+    entries = [entry("A", reference, outcome=1.05), entry("B", reference, outcome=1.2)]
     with pytest.raises(Refusal) as refused:
-        race([entry("A", reference, outcome=1.05), entry("B", reference, outcome=1.2)])
+        race(entries, together=together)
     assert str(refused.value) == (
         "no comparison: B does not compute what the reference does: losses 1.2, 1.2, 1.2 against "
         "losses 1, 1, 1, off by 2.0e-01, limit 1e-01"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from parity.benchmark.contestant import Contestant
+from parity.benchmark.contestant import Contestant, Start
 
 
 class Toy(Contestant):
@@ -21,12 +21,23 @@ class Toy(Contestant):
         outcome: float = 1.0,
         free: int = 100,
         trouble: str = "",
+        meeting: int = 0,
     ) -> None:
         self._diary, self._name, self._seconds = diary, name, seconds
         self._outcome, self._free, self._trouble = outcome, free, trouble
-        self.steps, self._begun = 2, 0
+        self.steps, self._begun, self._meeting = 2, 0, meeting
         if trouble == "make":
             raise RuntimeError("no compiler here\nand much more")
+
+    def start(self) -> Start:
+        """Goes on once so many have come here."""
+        self._diary.with_name(f"{self._name} has started").touch()
+        begun = time.monotonic()
+        while len([*self._diary.parent.glob("* has started")]) < self._meeting:
+            if time.monotonic() > begun + 30:
+                raise RuntimeError("nobody else has come")
+            time.sleep(0.01)
+        return super().start()
 
     def step(self) -> None:
         self._begun += 1

@@ -51,6 +51,7 @@ class Plan:
       parts: Of the names of those who take part; without any, all do.
       samples: Of each.
       seconds: Most that each may take to start, and for its samples.
+      together: How many may start at the same time.
       workers: Processes of PyTorch's loader.
     """
 
@@ -60,6 +61,7 @@ class Plan:
     parts: Sequence[str] = ()
     samples: int = 20
     seconds: float = 600.0
+    together: int = 1
     workers: int = 2
 
 
@@ -138,7 +140,7 @@ def _rows(
             entry = _entry(task, contender, subject)
             entries[entry.name] = contender
             listed.append(entry)
-    race = Race(samples=plan.samples, seconds=plan.seconds, say=say)
+    race = Race(samples=plan.samples, seconds=plan.seconds, say=say, together=plan.together)
     timings = race.run(listed)
     return [
         whole_row(

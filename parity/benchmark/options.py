@@ -54,6 +54,10 @@ class BenchmarkOptions(StartOptions):
     """Seconds that a contender may take to start, and for its samples: a slow one takes fewer
     (train, infer, ops, scaling, suite)."""
 
+    together: int = 1
+    """Contenders that start at the same time, for a GPU beside many cores; what their first steps
+    take, compilation most of all, is then longer than alone (train, infer, scaling, suite)."""
+
     rounds: int = 5
     """How often each contender is timed; they take turns (data, encodings)."""
 
@@ -77,6 +81,7 @@ USERS: dict[str, tuple[str, ...]] = {
     "end_to_end": ("train",),
     "samples": (*NETWORKS, "suite"),
     "limit": (*NETWORKS, "suite"),
+    "together": ("train", "infer", "scaling", "suite"),
     "rounds": ("data", "encodings"),
     "workers": ("data", "train", "suite"),
     "images": ("data", "encodings"),
@@ -110,7 +115,7 @@ def _check(options: BenchmarkOptions) -> None:
             if each.name != "files":
                 flag = f"--{each.name.replace('_', '-')}"
             fail(f"{flag} is for {', '.join(users)}, not for {options.subject}")
-    for name in ("rounds", "images", "samples", "limit", "batch_sizes"):
+    for name in ("rounds", "images", "samples", "limit", "together", "batch_sizes"):
         value = getattr(options, name)
         for number in value if isinstance(value, tuple) else (value,):
             if number < 1:

@@ -1,7 +1,7 @@
 """Contestants in turns, each in a process of its own: A B A B …, so that drift cancels."""
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -61,14 +61,18 @@ class Race:
     turns with it in groups.
     """
 
-    def __init__(self, *, samples: int, seconds: float, say: Callable[[str], object]) -> None:
+    def __init__(
+        self, *, samples: int, seconds: float, say: Callable[[str], object], together: int = 1
+    ) -> None:
         """Args:
         samples: Of each entry.
         seconds: How long an entry's start may take, and its samples together; those that are left
           over are not taken.
         say: Told how it goes.
+        together: How many may start at the same time; none is timed meanwhile.
         """
         self._samples, self._seconds, self._say = samples, seconds, say
+        self._together = together
         self._logs = 0
 
     def run(self, entries: Sequence[Entry]) -> dict[str, Timing]:
@@ -89,19 +93,18 @@ class Race:
             waiting = [entry for entry in entries if entry.missing is None]
             references = {each.reference.name: each.reference for each in waiting if each.reference}
             truths = {name: self._truth(each, Path(folder)) for name, each in references.items()}
-            with ExitStack() as first:
-                kept: dict[str, Worker] = {}
+            workers: dict[str, Worker] = {}
+            try:
                 while waiting:
-                    with ExitStack() as others:
-                        heat = dict(kept)
-                        while waiting and (len(heat) <= len(kept) or self._room(heat, timings)):
-                            entry = waiting.pop(0)
-                            worker = Worker(entry.make, self._log(Path(folder)))
-                            (others if kept else first).callback(worker.close)
-                            if self._start(entry, worker, timings[entry.name], truths):
-                                heat[entry.name] = worker
-                                kept = kept or {entry.name: worker}
-                        self._sample(heat, timings)
+                    while waiting and (len(workers) < 2 or self._room(workers, timings)):
+                        group, waiting = waiting[: self._together], waiting[self._together :]
+                        self._begin(group, Path(folder), workers, timings, truths)
+                    self._sample(workers, timings)
+                    for name in list(workers)[1:]:
+                        workers.pop(name).close()
+            finally:
+                for worker in workers.values():
+                    worker.close()
         return timings
 
     def _truth(self, reference: Entry, folder: Path) -> list[np.ndarray]:
@@ -114,23 +117,32 @@ class Race:
         finally:
             worker.close()
 
-    def _start(
-        self, entry: Entry, worker: Worker, timing: Timing, truths: dict[str, list[np.ndarray]]
-    ) -> bool:
-        """Whether it can take part."""
-        try:
-            start: Start = worker.ask("start", self._seconds)
-        except Failed as error:
-            timing.failure = str(error)
-            self._say(f"{entry.name}: {timing.failure}")
-            worker.close()
-            return False
-        timing.start = start
-        self._say(f"{entry.name}: first step after {start.first:.1f} s")
-        if entry.reference is not None:
-            truth = truths[entry.reference.name]
-            timing.distance = check(entry.name, start.outcomes, truth, entry.limit)
-        return True
+    def _begin(
+        self,
+        group: Sequence[Entry],
+        folder: Path,
+        workers: dict[str, Worker],
+        timings: dict[str, Timing],
+        truths: dict[str, list[np.ndarray]],
+    ) -> None:
+        """Starts these entries together; those that can take part stay among the workers."""
+        workers |= {entry.name: Worker(entry.make, self._log(folder)) for entry in group}
+        threads = ThreadPoolExecutor(len(group))
+        starts = [threads.submit(workers[each.name].ask, "start", self._seconds) for each in group]
+        threads.shutdown(wait=False)
+        for entry, start in zip(group, starts, strict=True):
+            timing = timings[entry.name]
+            try:
+                timing.start = begun = start.result()
+            except Failed as error:
+                timing.failure = str(error)
+                self._say(f"{entry.name}: {timing.failure}")
+                workers.pop(entry.name).close()
+                continue
+            self._say(f"{entry.name}: first step after {begun.first:.1f} s")
+            if entry.reference is not None:
+                truth = truths[entry.reference.name]
+                timing.distance = check(entry.name, begun.outcomes, truth, entry.limit)
 
     def _room(self, heat: dict[str, Worker], timings: dict[str, Timing]) -> bool:
         """Whether one more is likely to fit beside these."""

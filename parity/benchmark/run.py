@@ -102,6 +102,7 @@ def _plan(options: BenchmarkOptions) -> "Plan":
         parts=options.contenders,
         samples=options.samples,
         seconds=options.limit,
+        together=options.together,
         workers=options.workers,
     )
 

@@ -138,7 +138,7 @@ def _rows(
         make = partial(on_devices, n, task, contender)
         alone, limit = entries.get(1), LIMITS["train"][precision]
         entries[n] = Entry(_name(n, precision, task.gpu), make, alone, limit)
-    race = Race(samples=plan.samples, seconds=plan.seconds, say=say)
+    race = Race(samples=plan.samples, seconds=plan.seconds, say=say, together=plan.together)
     timings = race.run(list(entries.values()))
     return [
         whole_row(
