@@ -1,5 +1,7 @@
 """Our gradients of a convolution against XLA's."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,19 +18,29 @@ from unet_jax.models.convolution import FEW, convolve, xla_alone
 @pytest.mark.parametrize(
     ("side", "stride"), [(1, 1), (3, 1), (5, 1), (1, 2), (3, 2), (5, 2), (3, 3)]
 )
-def test_gradients_are_xlas(side: int, stride: int, size: tuple[int, int], inputs: int):
-    keys = jax.random.split(jax.random.key(0), 3)
-    x = jax.random.normal(keys[0], (2, *size, inputs), jnp.float64)
-    kernel = jax.random.normal(keys[1], (side, side, inputs, 3), jnp.float64)
+@pytest.mark.parametrize("more", [(), ("bias",), ("added",), ("bias", "added")], ids="+".join)
+def test_gradients_are_xlas(
+    side: int, stride: int, size: tuple[int, int], inputs: int, more: tuple[str, ...]
+):
+    keys = jax.random.split(jax.random.key(0), 5)
+    shapes = {"x": (2, *size, inputs), "kernel": (side, side, inputs, 3), "bias": (3,)}
+    shapes["added"] = (2, *(-(-n // stride) for n in size), 3)
+    given = {
+        name: jax.random.normal(key, shape, jnp.float64)
+        for key, (name, shape) in zip(keys, shapes.items(), strict=False)
+        if name in ("x", "kernel", *more)
+    }
 
     def gradients(run):
-        y, pull = jax.vjp(run, x, kernel)
-        return y, *pull(jax.random.normal(keys[2], y.shape, y.dtype))
+        y, pull = jax.vjp(lambda given: run(**given), given)
+        return y, *pull(jax.random.normal(keys[4], y.shape, y.dtype))
 
-    ours = gradients(lambda x, kernel: convolve(x, kernel, stride=stride))
-    xlas = gradients(lambda x, kernel: convolution._plain(x, kernel, stride))
+    def plain(x, kernel, bias=0.0, added=0.0):
+        return convolution._plain(x, kernel, stride) + jnp.reshape(bias, (1, 1, 1, -1)) + added
+
+    ours, xlas = gradients(partial(convolve, stride=stride)), gradients(plain)
     # Sums of at most 300 products in another order.
-    for a, b in zip(ours, xlas, strict=True):
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(xlas), strict=True):
         assert relative_error(np.asarray(a), np.asarray(b)) <= 1e-14
 
 

@@ -122,6 +122,19 @@ def test_a_mean_of_a_sixteenth_is_near_enough_whatever_the_pixels_are(shape, far
         np.testing.assert_allclose(ours.reshape(-1), exact, rtol=16 * 5 * 6e-8)
 
 
+@pytest.mark.usefixtures("code")
+@ALIKE
+@pytest.mark.parametrize("value", [0, 1e3, 1.1e7])
+def test_equal_values_have_no_variance_and_become_the_bias(value: float, alike: Alike):
+    x = np.full((2, 37, 53, 6), value, np.float32) + np.arange(6, dtype=np.float32) // 2
+    scale, bias = jnp.ones(6), jnp.arange(6.0)
+    y, _, variance = standardise(jnp.asarray(x), scale, bias, alike, 1e-5)
+    assert np.all(np.asarray(variance) >= 0)
+    assert np.all(np.isfinite(y))
+    if value == 0:  # Its mean is exact.
+        np.testing.assert_array_equal(y[..., :2], np.broadcast_to(bias[:2], (2, 37, 53, 2)))
+
+
 def test_only_a_cpu_looks_how_far_it_is_and_not_in_half_precision():
     def comparisons(platform: str, dtype=jnp.float32) -> int:
         given = [jnp.asarray(each, dtype) for each in drawn()]

@@ -55,8 +55,9 @@ class BenchmarkOptions(StartOptions):
     (train, infer, ops, scaling, suite)."""
 
     together: int = 1
-    """Contenders that start at the same time, for a GPU beside many cores; what their first steps
-    take, compilation most of all, is then longer than alone (train, infer, scaling, suite)."""
+    """Contenders that start at the same time, for a GPU beside many cores, and fit into its memory
+    together. They compile, and try which code is fastest, beside each other: first steps take
+    longer than alone (train, infer, scaling, suite)."""
 
     rounds: int = 5
     """How often each contender is timed; they take turns (data, encodings)."""

@@ -32,7 +32,7 @@ and then, on two cores, one thread for all else (the AMD EPYC's rows always, lat
 are small); *XLA alone* is JAX without it.
 
 - *first step, more*: what the first step takes longer than later ones, compilation most of all;
-  with `--together`, beside others that compile.
+  with `--together`, beside others that compile and try out which code is fastest.
 - *memory*: the most that was held at once: of a GPU as its framework counts it (JAX' count
   includes compilation), of a CPU what the process has more than before the network was built.
 - *TFLOP/s*: of convolutions, a multiply-add being 2; training counts three forward passes.

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -69,7 +70,8 @@ class Race:
         seconds: How long an entry's start may take, and its samples together; those that are left
           over are not taken.
         say: Told how it goes.
-        together: How many may start at the same time; none is timed meanwhile.
+        together: How many may start at the same time, and have to fit into memory; none is timed
+          meanwhile.
         """
         self._samples, self._seconds, self._say = samples, seconds, say
         self._together = together
@@ -103,8 +105,9 @@ class Race:
                     for name in list(workers)[1:]:
                         workers.pop(name).close()
             finally:
-                for worker in workers.values():
-                    worker.close()
+                with ExitStack() as closing:  # All of them, also if one is interrupted.
+                    for worker in workers.values():
+                        closing.callback(worker.close)
         return timings
 
     def _truth(self, reference: Entry, folder: Path) -> list[np.ndarray]:
@@ -126,7 +129,8 @@ class Race:
         truths: dict[str, list[np.ndarray]],
     ) -> None:
         """Starts these entries together; those that can take part stay among the workers."""
-        workers |= {entry.name: Worker(entry.make, self._log(folder)) for entry in group}
+        for entry in group:  # One by one, so that each is closed if the next does not start.
+            workers[entry.name] = Worker(entry.make, self._log(folder))
         threads = ThreadPoolExecutor(len(group))
         starts = [threads.submit(workers[each.name].ask, "start", self._seconds) for each in group]
         threads.shutdown(wait=False)
@@ -147,7 +151,7 @@ class Race:
     def _room(self, heat: dict[str, Worker], timings: dict[str, Timing]) -> bool:
         """Whether one more is likely to fit beside these."""
         starts = [start for name in heat if (start := timings[name].start) is not None]
-        return starts[-1].free > MARGIN * max(start.held for start in starts)
+        return min(start.free for start in starts) > MARGIN * max(start.held for start in starts)
 
     def _sample(self, heat: dict[str, Worker], timings: dict[str, Timing]) -> None:
         """A B A B …; memory is asked for at the end."""

@@ -2,7 +2,8 @@
 
 There, float32 is oneDNN's where that is installed. Else, a kernel's gradient is computed as matrix
 products: XLA has it as a convolution with a window of the whole image, for which its CPU backend
-has no good code (docs/speed.md).
+has no good code. On a GPU all is cuDNN's; what follows is kept from being fused with it badly
+(docs/speed.md).
 """
 
 import contextlib

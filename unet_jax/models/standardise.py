@@ -154,4 +154,5 @@ def _shifted(x: jax.Array, alike: Alike) -> tuple[jax.Array, jax.Array]:
     y, pixels = x - shift, x.shape[1] * x.shape[2]
     sums = pixel_sums(y, jnp.square(y))
     rest, square = (alike.over_devices(alike.mean(each / pixels)) for each in sums)
-    return shift + rest, square - jnp.square(rest)
+    # Of equal values, and a mean that is rounded, less than nothing may be left.
+    return shift + rest, jnp.maximum(square - jnp.square(rest), 0)
