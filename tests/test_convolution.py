@@ -44,16 +44,34 @@ def test_gradients_are_xlas(
         assert relative_error(np.asarray(a), np.asarray(b)) <= 1e-14
 
 
+def lowered(gradient, *shapes, platform: str, dtype=jnp.float32) -> str:
+    """What XLA is given."""
+    arrays = [jax.ShapeDtypeStruct(shape, dtype) for shape in shapes]
+    with xla_alone():
+        trace = jax.jit(gradient).trace(*arrays)
+    return trace.lower(lowering_platforms=(platform,)).as_text()
+
+
 @pytest.mark.parametrize(
     ("dtype", "products"), [(jnp.float32, True), (jnp.bfloat16, False)], ids=["float32", "bfloat16"]
 )
 def test_a_cpu_computes_a_kernels_gradient_by_products(dtype, products: bool):
-    shapes = (1, 16, 16, FEW), (3, 3, FEW, 4)
-    x, kernel = (jax.ShapeDtypeStruct(shape, dtype) for shape in shapes)
     by_kernel = jax.grad(lambda x, kernel: convolve(x, kernel).sum(), argnums=1)
-    with xla_alone():
-        trace = jax.jit(by_kernel).trace(x, kernel)
-    lowered = trace.lower(lowering_platforms=("cpu",)).as_text()
-    assert ("dot_general" in lowered) is products
-    elsewhere = trace.lower(lowering_platforms=("cuda",)).as_text()
-    assert "dot_general" not in elsewhere
+    code = partial(lowered, by_kernel, (1, 16, 16, FEW), (3, 3, FEW, 4), dtype=dtype)
+    assert ("dot_general" in code(platform="cpu")) is products
+    assert "dot_general" not in code(platform="cuda")
+
+
+def test_a_cpu_puts_no_zeros_between_the_pixels_of_a_strided_gradient():
+    by_x = jax.grad(lambda x, kernel: convolve(x, kernel, stride=2).sum())
+    code = partial(lowered, by_x, (1, 16, 16, FEW), (3, 3, FEW, 4))
+    zeros = "lhs_dilate = [2, 2]"
+    assert zeros not in code(platform="cpu")
+    assert zeros in code(platform="cuda")
+
+
+def test_a_kernels_gradient_is_in_order_before_it_is_used_but_on_a_cpu():
+    by_kernel = jax.grad(lambda x, kernel: convolve(x, kernel).sum(), argnums=1)
+    code = partial(lowered, by_kernel, (1, 16, 16, FEW), (3, 3, FEW, 4))
+    assert "optimization_barrier" not in code(platform="cpu")
+    assert code(platform="cuda").count("optimization_barrier") == 1

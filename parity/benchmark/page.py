@@ -102,7 +102,7 @@ def _section(path: Path, results: Results) -> str:
 
 def _unmeasured(kind: str, suite: Sequence[Case]) -> str:
     lines = [
-        f"## {kind}: not measured\n",
+        f"## {kind}: not measured yet\n",
         f"On a machine with one, `{FILLED_BY}` fills these in:\n",
     ]
     rows = [(case.title, case.subject, "not measured") for case in suite]

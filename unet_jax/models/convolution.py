@@ -95,26 +95,29 @@ def _forward(given: Given, stride: int, library: bool) -> tuple[jax.Array, Given
 
 def _backward(stride: int, library: bool, given: Given, g: jax.Array) -> tuple[Given]:
     x, kernel, bias, added = given
-    (side, _, inputs, _), biased = kernel.shape, bias is not None
+    side, inputs = kernel.shape[1:3]
+    biased = bias is not None
     by_input = partial(_input_by_convolution, shape=x.shape, stride=stride)
     by_kernel = partial(_kernel_by_convolution, side=side, stride=stride)
     by_weights = partial(_weights, by_kernel=by_kernel, biased=biased)
     exact = x.dtype.itemsize >= 4  # A CPU has no fast products in less.
 
-    on_cpu: tuple[Gradient, Gradient] = by_input, by_weights
+    input_on_cpu: Gradient = by_input
+    weights_on_cpu: Gradient = by_weights
     if library:
-        on_cpu = (
-            partial(onednn.backward_data, shape=x.shape, stride=stride),
-            partial(onednn.backward_weights, shape=kernel.shape, stride=stride, biased=biased),
+        input_on_cpu = partial(onednn.backward_data, shape=x.shape, stride=stride)
+        weights_on_cpu = partial(
+            onednn.backward_weights, shape=kernel.shape, stride=stride, biased=biased
         )
-    elif exact and stride > 1:
-        on_cpu = partial(_input_by_blocks, shape=x.shape, stride=stride), by_weights
-    if not library and exact and inputs >= FEW and (side, stride) != (1, 1):
-        products = partial(_kernel_by_products, side=side, stride=stride)
-        on_cpu = on_cpu[0], partial(_weights, by_kernel=products, biased=biased)
+    elif exact:
+        if stride > 1:
+            input_on_cpu = partial(_input_by_blocks, shape=x.shape, stride=stride)
+        if inputs >= FEW and not side == stride == 1:
+            products = partial(_kernel_by_products, side=side, stride=stride)
+            weights_on_cpu = partial(_weights, by_kernel=products, biased=biased)
 
-    by_x = _choose(on_cpu[0], by_input, g, kernel)
-    by_kernel, by_bias = _choose(on_cpu[1], by_weights, x, g)
+    by_x = _choose(input_on_cpu, by_input, g, kernel)
+    by_kernel, by_bias = _choose(weights_on_cpu, by_weights, x, g)
     return ((by_x, by_kernel, by_bias, None if added is None else g),)
 
 
@@ -139,9 +142,9 @@ def _weights(
 
 def _plain(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     """By XLA, on any device."""
-    if kernel.shape[0] == stride == 1:
-        return jnp.einsum("bhwi,io->bhwo", x, kernel[0, 0])
     k = kernel.shape[0]
+    if k == stride == 1:
+        return jnp.einsum("bhwi,io->bhwo", x, kernel[0, 0])
     return lax.conv_general_dilated(
         x,
         kernel,
