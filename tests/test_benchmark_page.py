@@ -153,6 +153,8 @@ def test_the_suite_holds_what_is_promised():
         ),
         ("train --samples 0", "--samples: 0 is less than 1"),
         ("train --together 0", "--together: 0 is less than 1"),
+        ("train --starts 0", "--starts: 0 is less than 1"),
+        ("ops --starts 2", "--starts is for train, infer, scaling, suite, not for ops"),
         ("ops --together 2", "--together is for train, infer, scaling, suite, not for ops"),
         ("train --batch-sizes 4 0", "--batch-sizes: 0 is less than 1"),
         ("compare one.json two.json", "[Errno 2] No such file or directory: 'one.json'"),

@@ -74,6 +74,26 @@ def test_several_start_at_the_same_time_and_are_timed_in_turns(entry, tmp_path):
     assert (tmp_path / "diary").read_text() == "AB" * SAMPLES
 
 
+def test_each_start_takes_its_share_in_a_process_of_its_own(entry, tmp_path):
+    timings = race([entry("A", entry("R")), entry("B")], samples=5, starts=2)
+    assert (tmp_path / "diary").read_text() == "AB" * 2 + "AB" * 3
+    first, second = (tmp_path / "B has started").read_text().split()
+    assert first != second
+    assert [len(timing.samples) for timing in timings.values()] == [5, 5]
+    assert timings["A"].distance == 0
+
+
+def test_who_fails_once_is_not_started_again(entry, tmp_path):
+    timings = race([entry("A"), entry("B", trouble="sample")], samples=4, starts=2)
+    assert timings["B"].failure == "out of memory"
+    assert (tmp_path / "diary").read_text() == "ABA" + "AA"
+
+
+def test_starts_share_the_seconds(entry):
+    timings = race([entry("A", seconds=0.3)], samples=20, seconds=5.0, starts=2)
+    assert len(timings["A"].samples) == 2 * 5  # Of two steps, 0.6 s a sample, within 2.5 s.
+
+
 def test_what_takes_too_long_is_ended(entry):
     worker = Worker(entry("A", seconds=60.0).make, Path("/dev/null"))
     try:

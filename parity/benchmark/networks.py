@@ -52,6 +52,7 @@ class Plan:
       samples: Of each.
       seconds: Most that each may take to start, and for its samples.
       together: How many may start at the same time.
+      starts: How often each begins anew.
       workers: Processes of PyTorch's loader.
     """
 
@@ -62,7 +63,18 @@ class Plan:
     samples: int = 20
     seconds: float = 600.0
     together: int = 1
+    starts: int = 1
     workers: int = 2
+
+    def race(self, say: Callable[[str], object]) -> Race:
+        """One as long as this, which tells `say` how it goes."""
+        return Race(
+            samples=self.samples,
+            seconds=self.seconds,
+            say=say,
+            together=self.together,
+            starts=self.starts,
+        )
 
 
 def measure(config: Config, plan: Plan, say: Callable[[str], object]) -> Results:
@@ -140,8 +152,7 @@ def _rows(
             entry = _entry(task, contender, subject)
             entries[entry.name] = contender
             listed.append(entry)
-    race = Race(samples=plan.samples, seconds=plan.seconds, say=say, together=plan.together)
-    timings = race.run(listed)
+    timings = plan.race(say).run(listed)
     return [
         whole_row(
             task,

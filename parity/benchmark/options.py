@@ -59,6 +59,10 @@ class BenchmarkOptions(StartOptions):
     together. They compile, and try which code is fastest, beside each other: first steps take
     longer than alone (train, infer, scaling, suite)."""
 
+    starts: int = 1
+    """How often each contender is started anew, with its share of the samples: by chance, a process
+    on a CPU may be slower than another throughout (train, infer, scaling, suite)."""
+
     rounds: int = 5
     """How often each contender is timed; they take turns (data, encodings)."""
 
@@ -83,6 +87,7 @@ USERS: dict[str, tuple[str, ...]] = {
     "samples": (*NETWORKS, "suite"),
     "limit": (*NETWORKS, "suite"),
     "together": ("train", "infer", "scaling", "suite"),
+    "starts": ("train", "infer", "scaling", "suite"),
     "rounds": ("data", "encodings"),
     "workers": ("data", "train", "suite"),
     "images": ("data", "encodings"),
@@ -116,7 +121,7 @@ def _check(options: BenchmarkOptions) -> None:
             if each.name != "files":
                 flag = f"--{each.name.replace('_', '-')}"
             fail(f"{flag} is for {', '.join(users)}, not for {options.subject}")
-    for name in ("rounds", "images", "samples", "limit", "together", "batch_sizes"):
+    for name in ("rounds", "images", "samples", "limit", "together", "starts", "batch_sizes"):
         value = getattr(options, name)
         for number in value if isinstance(value, tuple) else (value,):
             if number < 1:

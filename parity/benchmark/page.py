@@ -22,7 +22,8 @@ every sample; nothing here is entered by hand, or estimated.
 Every contender runs in a process of its own, from the same weights on the same batch, which lies
 on the device; they take turns (A B A B …), so that a slow minute slows all. A sample is as many
 whole steps as last 0.5 s, one begun while another runs as in training (of a layer, 50 ms), and
-ends when the device is done. Before anything is timed, the losses of three steps (of inference, the
+ends when the device is done. With `--starts N` the samples come from N processes of each contender,
+since one of them may by chance be slower than another throughout. Before anything is timed, the losses of three steps (of inference, the
 logits) have to agree with those of PyTorch in float32, or nothing is shown. PyTorch's step waits
 for the device nowhere, has a fused optimiser, and, compiled, augmentation, network and loss in one
 function; float16 has a scaled loss. The learning rate is constant. On a CPU, glibc is told to keep

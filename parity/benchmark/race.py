@@ -42,8 +42,8 @@ class Timing:
 
     Attributes:
       failure: Why there is no more; None if all went well.
-      start: How it began.
-      distance: From the reference.
+      start: How it began, the first time.
+      distance: From the reference, the largest.
       samples: Seconds a step.
       memory: Most bytes held at once.
     """
@@ -63,7 +63,13 @@ class Race:
     """
 
     def __init__(
-        self, *, samples: int, seconds: float, say: Callable[[str], object], together: int = 1
+        self,
+        *,
+        samples: int,
+        seconds: float,
+        say: Callable[[str], object],
+        together: int = 1,
+        starts: int = 1,
     ) -> None:
         """Args:
         samples: Of each entry.
@@ -72,9 +78,11 @@ class Race:
         say: Told how it goes.
         together: How many may start at the same time, and have to fit into memory; none is timed
           meanwhile.
+        starts: How often each begins anew, in another process, with its share of the samples and
+          of the seconds for them.
         """
         self._samples, self._seconds, self._say = samples, seconds, say
-        self._together = together
+        self._together, self._starts = together, starts
         self._logs = 0
 
     def run(self, entries: Sequence[Entry]) -> dict[str, Timing]:
@@ -92,23 +100,37 @@ class Race:
         """
         timings = {entry.name: Timing(failure=entry.missing) for entry in entries}
         with TemporaryDirectory() as folder:
-            waiting = [entry for entry in entries if entry.missing is None]
-            references = {each.reference.name: each.reference for each in waiting if each.reference}
+            able = [entry for entry in entries if entry.missing is None]
+            references = {each.reference.name: each.reference for each in able if each.reference}
             truths = {name: self._truth(each, Path(folder)) for name, each in references.items()}
-            workers: dict[str, Worker] = {}
-            try:
-                while waiting:
-                    while waiting and (len(workers) < 2 or self._room(workers, timings)):
-                        group, waiting = waiting[: self._together], waiting[self._together :]
-                        self._begin(group, Path(folder), workers, timings, truths)
-                    self._sample(workers, timings)
-                    for name in list(workers)[1:]:
-                        workers.pop(name).close()
-            finally:
-                with ExitStack() as closing:  # All of them, also if one is interrupted.
-                    for worker in workers.values():
-                        closing.callback(worker.close)
+            for n in range(self._starts):
+                samples = (self._samples + n) // self._starts  # Of all starts, as many as wanted.
+                able = [entry for entry in able if timings[entry.name].failure is None]
+                self._heats(able, samples, Path(folder), timings, truths)
         return timings
+
+    def _heats(
+        self,
+        waiting: Sequence[Entry],
+        samples: int,
+        folder: Path,
+        timings: dict[str, Timing],
+        truths: dict[str, list[np.ndarray]],
+    ) -> None:
+        """Starts all of them once, as many at a time as there is room for, and times them."""
+        workers: dict[str, Worker] = {}
+        try:
+            while waiting:
+                while waiting and (len(workers) < 2 or self._room(workers, timings)):
+                    group, waiting = waiting[: self._together], waiting[self._together :]
+                    self._begin(group, folder, workers, timings, truths)
+                self._sample(workers, samples, timings)
+                for name in list(workers)[1:]:
+                    workers.pop(name).close()
+        finally:
+            with ExitStack() as closing:  # All of them, also if one is interrupted.
+                for worker in workers.values():
+                    closing.callback(worker.close)
 
     def _truth(self, reference: Entry, folder: Path) -> list[np.ndarray]:
         self._say(f"{reference.name}: the reference")
@@ -137,29 +159,31 @@ class Race:
         for entry, start in zip(group, starts, strict=True):
             timing = timings[entry.name]
             try:
-                timing.start = begun = start.result()
+                begun = start.result()
             except Failed as error:
                 timing.failure = str(error)
                 self._say(f"{entry.name}: {timing.failure}")
                 workers.pop(entry.name).close()
                 continue
+            timing.start = timing.start or begun
             self._say(f"{entry.name}: first step after {begun.first:.1f} s")
             if entry.reference is not None:
                 truth = truths[entry.reference.name]
-                timing.distance = check(entry.name, begun.outcomes, truth, entry.limit)
+                distance = check(entry.name, begun.outcomes, truth, entry.limit)
+                timing.distance = max(distance, timing.distance or 0.0)
 
     def _room(self, heat: dict[str, Worker], timings: dict[str, Timing]) -> bool:
         """Whether one more is likely to fit beside these."""
         starts = [start for name in heat if (start := timings[name].start) is not None]
         return min(start.free for start in starts) > MARGIN * max(start.held for start in starts)
 
-    def _sample(self, heat: dict[str, Worker], timings: dict[str, Timing]) -> None:
+    def _sample(self, heat: dict[str, Worker], samples: int, timings: dict[str, Timing]) -> None:
         """A B A B …; memory is asked for at the end."""
         going = dict(heat)
         spent = dict.fromkeys(heat, 0.0)
-        for _ in range(self._samples):
+        for _ in range(samples):
             for name, worker in list(going.items()):
-                if spent[name] < self._seconds:
+                if spent[name] < self._seconds / self._starts:
                     taken = self._ask(worker, "sample", timings[name])
                     if taken is None:
                         del going[name]
@@ -169,7 +193,8 @@ class Race:
                     spent[name] += taken * start.steps
                     timings[name].samples.append(taken)
         for name, worker in going.items():
-            timings[name].memory = self._ask(worker, "peak", timings[name])
+            peak = self._ask(worker, "peak", timings[name])
+            timings[name].memory = max(peak or 0, timings[name].memory or 0) or None
 
     def _ask(self, worker: Worker, method: str, timing: Timing) -> Any:
         try:

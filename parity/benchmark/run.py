@@ -103,6 +103,7 @@ def _plan(options: BenchmarkOptions) -> "Plan":
         samples=options.samples,
         seconds=options.limit,
         together=options.together,
+        starts=options.starts,
         workers=options.workers,
     )
 

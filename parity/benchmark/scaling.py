@@ -15,7 +15,7 @@ from parity.benchmark.agreement import LIMITS
 from parity.benchmark.contender import Contender, Precision
 from parity.benchmark.jax_contestant import JaxTraining
 from parity.benchmark.networks import Plan, device_peaks, summed_up, whole_row
-from parity.benchmark.race import Entry, Race
+from parity.benchmark.race import Entry
 from parity.benchmark.result import Results, Row
 from parity.benchmark.roofline import Peaks
 from parity.benchmark.setting import set_up
@@ -138,8 +138,7 @@ def _rows(
         make = partial(on_devices, n, task, contender)
         alone, limit = entries.get(1), LIMITS["train"][precision]
         entries[n] = Entry(_name(n, precision, task.gpu), make, alone, limit)
-    race = Race(samples=plan.samples, seconds=plan.seconds, say=say, together=plan.together)
-    timings = race.run(list(entries.values()))
+    timings = plan.race(say).run(list(entries.values()))
     return [
         whole_row(
             task,
