@@ -102,6 +102,14 @@ def test_the_page_is_what_the_committed_files_give():
     assert (ROOT / "docs" / "benchmarks.md").read_text() == page(ROOT / "docs" / "benchmarks")
 
 
+def test_the_page_says_at_which_clocks_samples_were_taken(tmp_path: Path):
+    (tmp_path / "benchmarks").mkdir()
+    rows = [replace(OURS, clock="1.5 MHz"), replace(THEIRS, clock="1.4 MHz")]
+    replace(OLD, rows=rows).save(tmp_path / "benchmarks" / "card.json")
+    text = page(tmp_path / "benchmarks")
+    assert "driver 550, clock 1.4 MHz, 1.5 MHz after samples, at most 2 MHz" in text
+
+
 def test_the_page_says_what_was_measured_and_what_was_not(tmp_path: Path):
     folder = tmp_path / "benchmarks"
     folder.mkdir()
@@ -113,7 +121,7 @@ def test_the_page_says_what_was_measured_and_what_was_not(tmp_path: Path):
     assert "| PyTorch compile, channels_last, bfloat16 | 80 | 200 (200 to 200), 3 samples |" in text
     assert "JAX jit, bfloat16: 2.00× PyTorch compile, channels_last, bfloat16" in text
     assert "2026-01-02; jax 1.2" in text
-    assert "clocks 1 MHz of 2 MHz" in text
+    assert "driver 550, clock 1 MHz before the run, at most 2 MHz" in text
     unmeasured = text.partition("## GPU: not measured")[2]
     assert "`python scripts/benchmark.py suite`" in unmeasured
     assert unmeasured.count("| not measured |") == len(GPU) - 1 + len(CPU)

@@ -1,5 +1,6 @@
 """Processes in turns: who is timed when, what becomes of trouble, and that nothing is left."""
 
+import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -92,6 +93,19 @@ def test_who_fails_once_is_not_started_again(entry, tmp_path):
 def test_starts_share_the_seconds(entry):
     timings = race([entry("A", seconds=0.3)], samples=20, seconds=5.0, starts=2)
     assert len(timings["A"].samples) == 2 * 5  # Of two steps, 0.6 s a sample, within 2.5 s.
+
+
+def test_a_gpus_clock_is_read_while_the_contestants_are_there(entry, tmp_path, monkeypatch):
+    smi = tmp_path / "nvidia-smi"
+    smi.write_text(f"""#!/bin/sh
+[ -s "{tmp_path}/diary" ] && ps -A -o args | grep -q "[s]pawn_main" || exit 1
+echo "A card, 550, 1980 MHz, 1990 MHz, 3000 MHz, 700 W, 35"
+""")
+    smi.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    assert race([entry("A")])["A"].clock == "1980 MHz"
+    monkeypatch.setenv("PATH", "")
+    assert race([entry("A")])["A"].clock is None
 
 
 def test_what_takes_too_long_is_ended(entry):

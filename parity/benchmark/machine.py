@@ -55,6 +55,12 @@ def cpu() -> str:
     return platform.processor() or platform.machine()
 
 
+def clock() -> str | None:
+    """Of the first GPU's multiprocessors, as it is now; None without a GPU."""
+    gpus = nvidia()
+    return gpus[0]["clocks.sm"] if gpus else None
+
+
 def nvidia() -> list[dict[str, str]]:
     """What `nvidia-smi` says of each GPU; nothing if there is none."""
     if shutil.which("nvidia-smi") is None:

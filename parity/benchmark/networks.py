@@ -118,7 +118,7 @@ def summed_up(
 ) -> Results:
     """The rows with all that is known of how they came about; without places on this machine."""
     shown = replace(config, data=replace(config.data, data_dir=None, description=None))
-    facts |= {"peaks": peaks._asdict(), "settings": dump(shown), "after": machine.nvidia()}
+    facts |= {"peaks": peaks._asdict(), "settings": dump(shown)}
     return Results(subject=plan.subject, title=title(config), device=device, facts=facts, rows=rows)
 
 
@@ -230,6 +230,7 @@ def filled(row: Row, timing: Timing) -> Row:
         warm_up=start.warm_up if start else 0,
         memory=timing.memory,
         distance=timing.distance,
+        clock=timing.clock,
     )
 
 

@@ -19,18 +19,18 @@ HEAD = """# Benchmarks
 Written by `python scripts/benchmark.py docs` from the JSON files in `benchmarks/`, which hold
 every sample; nothing here is entered by hand, or estimated.
 
-Every contender runs in a process of its own, from the same weights on the same batch, which lies
-on the device; they take turns (A B A B …), so that a slow minute slows all. A sample is as many
-whole steps as last 0.5 s, one begun while another runs as in training (of a layer, 50 ms), and
-ends when the device is done. With `--starts N` the samples come from N processes of each contender,
-since one of them may by chance be slower than another throughout. Before anything is timed, the losses of three steps (of inference, the
-logits) have to agree with those of PyTorch in float32, or nothing is shown. PyTorch's step waits
-for the device nowhere, has a fused optimiser, and, compiled, augmentation, network and loss in one
-function; float16 has a scaled loss. The learning rate is constant. On a CPU, glibc is told to keep
-freed memory, and OpenMP's threads to wait a little longer before they sleep, for both frameworks;
-and JAX has its convolutions of float32 computed by oneDNN where that is installed, as PyTorch has,
-and then, on two cores, one thread for all else (the AMD EPYC's rows always, later ones where layers
-are small); *XLA alone* is JAX without it.
+Every contender runs in a process of its own, from the same weights on the same batch, which lies on
+the device; they take turns (A B A B …), so that a slow minute slows all. A sample is as many whole
+steps as last 0.5 s, one begun while another runs as in training (of a layer, 50 ms), and ends when
+the device is done. With `--starts N` the samples come from N processes of each contender, since one
+of them may by chance be slower than another throughout. Before anything is timed, the losses of
+three steps (of inference, the logits) have to agree with those of PyTorch in float32, or nothing is
+shown. PyTorch's step waits for the device nowhere, has a fused optimiser, and, compiled,
+augmentation, network and loss in one function; float16 has a scaled loss. The learning rate is
+constant. On a CPU, glibc is told to keep freed memory, and OpenMP's threads to wait a little longer
+before they sleep, for both frameworks; and JAX has its convolutions of float32 computed by oneDNN
+where that is installed, as PyTorch has, and then, on two cores, one thread for all else (the AMD
+EPYC's rows always, later ones where layers are small); *XLA alone* is JAX without it.
 
 - *first step, more*: what the first step takes longer than later ones, compilation most of all;
   with `--together`, beside others that compile and try out which code is fastest.
@@ -83,9 +83,11 @@ def _section(path: Path, results: Results) -> str:
     versions = ", ".join(f"{name} {value}" for name, value in facts["versions"].items())
     shown = [f"### {results.subject}: {results.title}\n", f"`{facts['command']}`\n"]
     machine = [facts["date"], versions, facts["cpu"], f"load {facts['load']} at the start"]
+    seen = ", ".join(sorted({row.clock for row in results.rows if row.clock}))
     for gpu in facts.get("gpus", []):
+        clock = f"{seen} after samples" if seen else f"{gpu['clocks.sm']} before the run"
         machine.append(
-            f"driver {gpu['driver_version']}, clocks {gpu['clocks.sm']} of {gpu['clocks.max.sm']}"
+            f"driver {gpu['driver_version']}, clock {clock}, at most {gpu['clocks.max.sm']}"
         )
     peaks = facts["peaks"]
     reached = ", ".join(f"{value / 1e12:.3g} in {name}" for name, value in peaks["flops"].items())

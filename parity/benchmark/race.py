@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from parity.benchmark import machine
 from parity.benchmark.agreement import check
 from parity.benchmark.contestant import Contestant, Start
 from parity.benchmark.worker import Failed, Worker
@@ -46,6 +47,7 @@ class Timing:
       distance: From the reference, the largest.
       samples: Seconds a step.
       memory: Most bytes held at once.
+      clock: Of a GPU's multiprocessors, right after the last samples.
     """
 
     failure: str | None = None
@@ -53,6 +55,7 @@ class Timing:
     distance: float | None = None
     samples: list[float] = field(default_factory=list)
     memory: int | None = None
+    clock: str | None = None
 
 
 class Race:
@@ -178,7 +181,7 @@ class Race:
         return min(start.free for start in starts) > MARGIN * max(start.held for start in starts)
 
     def _sample(self, heat: dict[str, Worker], samples: int, timings: dict[str, Timing]) -> None:
-        """A B A B …; memory is asked for at the end."""
+        """A B A B …; clock and memory are asked for at the end."""
         going = dict(heat)
         spent = dict.fromkeys(heat, 0.0)
         for _ in range(samples):
@@ -192,7 +195,9 @@ class Race:
                     assert start is not None
                     spent[name] += taken * start.steps
                     timings[name].samples.append(taken)
+        clock = machine.clock()  # Before it falls: an idle GPU slows down.
         for name, worker in going.items():
+            timings[name].clock = clock
             peak = self._ask(worker, "peak", timings[name])
             timings[name].memory = max(peak or 0, timings[name].memory or 0) or None
 

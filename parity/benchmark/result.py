@@ -31,6 +31,7 @@ class Row:
       bound: Seconds that they take at least: the roofline; None: not counted.
       distance: Largest from the reference of what it computed; see `parity.benchmark.agreement`.
       count: How often the layer occurs; 1 for a whole network.
+      clock: Of a GPU's multiprocessors, right after the last samples; None: no GPU, or a layer.
     """
 
     case: str
@@ -48,6 +49,7 @@ class Row:
     bound: float | None = None
     distance: float | None = None
     count: int = 1
+    clock: str | None = None
 
     @property
     def median(self) -> float:
