@@ -162,6 +162,7 @@ def test_the_suite_holds_what_is_promised():
         ("train --samples 0", "--samples: 0 is less than 1"),
         ("train --together 0", "--together: 0 is less than 1"),
         ("train --starts 0", "--starts: 0 is less than 1"),
+        ("train --starts 3 --samples 2", "--starts: 3 is more than --samples, 2"),
         ("ops --starts 2", "--starts is for train, infer, scaling, suite, not for ops"),
         ("ops --together 2", "--together is for train, infer, scaling, suite, not for ops"),
         ("train --batch-sizes 4 0", "--batch-sizes: 0 is less than 1"),

@@ -126,6 +126,8 @@ def _check(options: BenchmarkOptions) -> None:
         for number in value if isinstance(value, tuple) else (value,):
             if number < 1:
                 fail(f"--{name.replace('_', '-')}: {number} is less than 1")
+    if options.starts > options.samples:
+        fail(f"--starts: {options.starts} is more than --samples, {options.samples}")
     counts = {"compare": (2, 2), "suite": (0, 1), "docs": (0, 1)}
     least, most = counts.get(options.subject, (0, 0))
     if not least <= len(options.files) <= most:
