@@ -98,7 +98,7 @@ def test_starts_share_the_seconds(entry):
 def test_a_gpus_clock_is_read_while_the_contestants_are_there(entry, tmp_path, monkeypatch):
     smi = tmp_path / "nvidia-smi"
     smi.write_text(f"""#!/bin/sh
-[ -s "{tmp_path}/diary" ] && ps -A -o args | grep -q "[s]pawn_main" || exit 1
+[ -s "{tmp_path}/diary" ] && ps -A -ww -o args | grep -q "[s]pawn_main" || exit 1
 echo "A card, 550, 1980 MHz, 1990 MHz, 3000 MHz, 700 W, 35"
 """)
     smi.chmod(0o755)
