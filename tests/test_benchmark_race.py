@@ -81,7 +81,13 @@ def test_each_start_takes_its_share_in_a_process_of_its_own(entry, tmp_path):
     first, second = (tmp_path / "B has started").read_text().split()
     assert first != second
     assert [len(timing.samples) for timing in timings.values()] == [5, 5]
-    assert timings["A"].distance == 0
+
+
+def test_of_several_starts_the_worst_is_told(entry):
+    ours = entry("A", entry("R"), outcome=1.05, better=0.05)  # Off by 0.05 first, then by nothing.
+    timing = race([ours], starts=2)["A"]
+    assert timing.distance == pytest.approx(0.05)
+    assert timing.memory == 7  # Then 6.
 
 
 def test_who_fails_once_is_not_started_again(entry, tmp_path):

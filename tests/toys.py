@@ -22,16 +22,20 @@ class Toy(Contestant):
         free: int = 100,
         trouble: str = "",
         meeting: int = 0,
+        better: float = 0.0,
     ) -> None:
         self._diary, self._name, self._seconds = diary, name, seconds
         self._outcome, self._free, self._trouble = outcome, free, trouble
         self.steps, self._begun, self._meeting = 2, 0, meeting
+        self._better, self._earlier = better, 0
         if trouble == "make":
             raise RuntimeError("no compiler here\nand much more")
 
     def start(self) -> Start:
         """Goes on once so many have come here."""
-        with self._diary.with_name(f"{self._name} has started").open("a") as started:
+        with self._diary.with_name(f"{self._name} has started").open("a+") as started:
+            started.seek(0)
+            self._earlier = len(started.readlines())
             started.write(f"{os.getpid()}\n")
         begun = time.monotonic()
         while len([*self._diary.parent.glob("* has started")]) < self._meeting:
@@ -48,7 +52,7 @@ class Toy(Contestant):
         self._begun = 0
 
     def outcome(self) -> np.ndarray:
-        return np.asarray(self._outcome)
+        return np.asarray(self._outcome - self._earlier * self._better)
 
     def sample(self) -> float:
         with self._diary.open("a") as diary:
@@ -67,7 +71,7 @@ class Toy(Contestant):
         pass
 
     def peak(self) -> int | None:
-        return 7
+        return 7 - self._earlier
 
     def room(self) -> tuple[int, int]:
         return 10, self._free
