@@ -23,7 +23,9 @@ from unet_jax.models import ResidualUNet, convolution
 from unet_jax.models.convolution import convolve, xla_alone
 from unet_jax.onednn import call_frame, calls, cores
 from unet_jax.onednn.convolution import Convolution, Shapes, find
-from unet_jax.onednn.library import SWITCH
+from unet_jax.onednn.library import SWITCH, Library
+from unet_jax.onednn.library import load as load_library
+from unet_jax.onednn.reordering import PIECE
 from unet_jax.onednn.threads import WAITING, keep_awake
 from unet_jax.parallel import Jit, Shard
 
@@ -211,6 +213,34 @@ def test_a_workspace_may_move():
         found.run([each.ctypes.data for each in arrays], workspace.ctypes.data)
         assert workspace.any(), "the kernel's copy lies elsewhere"
         np.testing.assert_array_equal(arrays[2], expected)
+
+
+@pytest.mark.parametrize("inputs", [256, 384, 200])
+def test_large_kernels_are_copied_in_pieces(inputs: int, monkeypatch):
+    shapes = [(1, 8, 8, inputs), (3, 3, inputs, 128), (1, 8, 8, 128)]
+    x, kernel, _ = arrays = [np.array(each) for each in drawn(*shapes)]
+
+    def made() -> tuple[int, np.ndarray]:
+        """How many primitives run, and their result."""
+        library = load_library()
+        assert library is not None
+        found = Convolution(library, "forward", Shapes(*shapes, stride=1))
+        workspace = np.zeros(found.workspace, np.uint8)
+        found.run([each.ctypes.data for each in arrays], workspace.ctypes.data)
+        return len(found._steps), arrays[2].copy()
+
+    steps, result = made()
+    assert steps == 1 + (inputs // PIECE if inputs % PIECE == 0 else 1)
+    right, absolute = exact(partial(convolution._plain, stride=1), x, kernel)
+    assert np.all(np.abs(result - right) <= 9 * inputs * np.finfo(np.float32).eps * absolute)
+
+    def refused(*_):
+        raise RuntimeError("cannot be cut")
+
+    monkeypatch.setattr(Library, "part", refused)
+    steps, whole = made()
+    assert steps == 2
+    np.testing.assert_array_equal(result, whole)
 
 
 def test_addresses_that_were_half_set_are_forgotten(monkeypatch):

@@ -6,13 +6,13 @@ from threading import Lock
 from typing import Literal, NamedTuple
 
 from unet_jax.onednn.library import ANY, HWIO, NHWC, VECTOR, Handle, Library, dimensions, load
+from unet_jax.onednn.reordering import Reordering
 from unet_jax.onednn.step import Step
 
 Shape = tuple[int, ...]
 Pass = Literal["forward", "backward_data", "backward_weights"]
 
 FORWARD_TRAINING, DIRECT = 64, 1
-FROM, TO = 1, 17
 ROLES: dict[Pass, tuple[int, ...]] = {
     "forward": (1, 33, 17),
     "backward_data": (129, 33, 145),
@@ -67,7 +67,8 @@ class Convolution:
         Raises:
           RuntimeError: oneDNN has no code for these shapes.
         """
-        x, (side, _, inputs, outputs), y, stride, biased, added = shapes
+        x, kernel, y, stride, biased, added = shapes
+        side, _, inputs, outputs = kernel
         # oneDNN names axes in PyTorch's order, however they lie in memory.
         images = library.describe((x[0], inputs, x[1], x[2]), NHWC)
         ours = library.describe((outputs, inputs, side, side), HWIO)
@@ -82,19 +83,20 @@ class Convolution:
         self._library = library
         further = [*bias, *([results] if added else [])]
         self._memories = [library.memory(each) for each in (images, ours, results, *further)]
-        reorders = not library.equal(theirs, ours)
-        self._reordered = library.memory(theirs) if reorders else None
+        learning = which == "backward_weights"
+        self._reordering = None
+        if not library.equal(theirs, ours):
+            self._reordering = Reordering(library, kernel, (ours, theirs), back=learning)
         used = list(self._memories)
-        used[1] = self._reordered or used[1]
+        if self._reordering:
+            used[1] = self._reordering.there
         roles = [*ROLES[which], *([BIAS[which]] if biased else []), *([ADDED] if added else [])]
         self._steps = [Step(library, description, *zip(roles, used, strict=True))]
-        if self._reordered:
-            kernels = [(ours, self._memories[1]), (theirs, self._reordered)]
-            learning = which == "backward_weights"
-            reorder = _reorder(library, *(kernels[::-1] if learning else kernels))
-            self._steps.insert(1 if learning else 0, reorder)
+        if self._reordering:
+            steps = self._reordering.steps
+            self._steps = [*self._steps, *steps] if learning else [*steps, *self._steps]
         self._reordered_at = _aligned(max(step.workspace for step in self._steps))
-        self.workspace = self._reordered_at + (library.size(theirs) if reorders else 0)
+        self.workspace = self._reordered_at + (library.size(theirs) if self._reordering else 0)
         self._places: tuple[int, ...] = ()
 
     def run(self, addresses: Sequence[int], workspace: int) -> None:
@@ -117,8 +119,8 @@ class Convolution:
     def _point(self, addresses: Sequence[int], workspace: int) -> None:
         for memory, address in zip(self._memories, addresses, strict=True):
             self._library.point(memory, address)
-        if self._reordered:
-            self._library.point(self._reordered, workspace + self._reordered_at)
+        if self._reordering:
+            self._reordering.point(addresses[1], workspace + self._reordered_at)
         for step in self._steps:
             step.point(workspace)
 
@@ -149,14 +151,6 @@ def _describe(
     shapes = layouts if which == "backward_weights" else (images, kernel, results)
     function = f"convolution_{which}_primitive_desc_create"
     return make(function, library.engine, DIRECT, *shapes, *window, forward, *end)
-
-
-def _reorder(library: Library, source: tuple[Handle, Handle], to: tuple[Handle, Handle]) -> Step:
-    """Copies one memory object into another; both come with their layout."""
-    engine, attributes = library.engine, library.attributes
-    function = "reorder_primitive_desc_create"
-    description = library.make(function, source[0], engine, to[0], engine, attributes)
-    return Step(library, description, (FROM, source[1]), (TO, to[1]))
 
 
 def _aligned(size: int) -> int:

@@ -83,6 +83,15 @@ class Library:
             "memory_desc_create_with_tag", len(shape), dimensions(*shape), FLOAT32, layout
         )
 
+    def part(self, descriptor: Handle, shape: tuple[int, ...], offset: tuple[int, ...]) -> Handle:
+        """The descriptor of a part of what this one describes, at the whole's address.
+
+        Raises:
+          RuntimeError: The layout cannot be cut there.
+        """
+        function, sizes = "memory_desc_create_submemory", (dimensions(*shape), dimensions(*offset))
+        return self.make(function, descriptor, *sizes)
+
     def memory(self, descriptor: Handle) -> Handle:
         """An object that can be pointed at values laid out like this."""
         return self.make("memory_create", descriptor, self.engine, None)
