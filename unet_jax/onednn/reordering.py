@@ -6,8 +6,8 @@ from unet_jax.onednn.step import Step
 FROM, TO = 1, 17
 """What the two are to the primitive: DNNL_ARG_FROM and DNNL_ARG_TO."""
 PIECE = 128
-"""Input channels that are copied at once where there are more: of all together, oneDNN 3.2 makes
-two to three times the time (docs/speed.md)."""
+"""Input channels that are copied at once: over more of them together, oneDNN 3.2 takes two to three
+times as long in the forward pass (docs/speed.md)."""
 
 Layouts = tuple[Handle, Handle]
 """The descriptors of a kernel as it is here and as it is there."""
@@ -49,7 +49,8 @@ class Reordering:
 
 
 def _cut(library: Library, kernel: tuple[int, ...], layouts: Layouts) -> list[Layouts]:
-    """Descriptors of the pieces; of the whole if it is small, or if the library cannot cut it."""
+    """Descriptors of the pieces; of the whole if it does not divide into such, if its copy is fast
+    (a kernel of one pixel), or if the library's own layout cannot be cut there."""
     side, _, inputs, outputs = kernel
     if side == 1 or inputs % PIECE:
         return [layouts]
