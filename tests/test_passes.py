@@ -51,14 +51,32 @@ def test_a_norms_sums_are_kept_apart_but_on_a_cpu(platform: str, barriers: int):
     assert text.count("stablehlo.optimization_barrier") == 3 * barriers
 
 
-@pytest.mark.parametrize("code", [passes._at_once, passes._by_rows])
-def test_sums_are_of_each_image_and_channel(code, monkeypatch):
+@pytest.mark.parametrize("code", [passes._at_once, passes._by_pieces])
+@pytest.mark.parametrize("piece", [1, 40, 2**15], ids=["a row", "some rows", "all"])
+@pytest.mark.parametrize("height", [6, 7])
+def test_sums_are_of_each_image_and_channel(height: int, piece: int, code, monkeypatch):
     monkeypatch.setattr(passes, "_at_once", code)  # Which a CPU runs.
-    x = np.random.default_rng(0).normal(size=(2, 7, 5, 3)).astype(np.float32)
+    monkeypatch.setattr(passes, "PIECE", piece)
+    x = np.random.default_rng(0).normal(size=(2, height, 5, 3)).astype(np.float32)
     one, two = pixel_sums(jnp.asarray(x), jnp.asarray(2 * x))
-    # Of 35 numbers, in another order.
+    # Of at most 35 numbers, in another order.
     np.testing.assert_allclose(one, x.astype(np.float64).sum((1, 2)), atol=1e-5)
     np.testing.assert_allclose(two, 2 * x.astype(np.float64).sum((1, 2)), atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("shape", "pieces"),
+    [
+        ((1, 256, 256, 64), 128),  # Two rows of 2¹⁴ values each.
+        ((1, 320, 480, 64), 320),
+        ((1, 16, 16, 1024), 8),
+        ((1, 7, 16, 1024), 7),  # Two would not divide it.
+        ((1, 9, 2**15, 3), 9),
+    ],
+    ids=str,
+)
+def test_a_piece_is_of_whole_rows_and_no_larger_than_a_row_must_be(shape, pieces: int):
+    assert passes._cut(jnp.zeros(shape, jnp.int8)).shape[1] == pieces
 
 
 def test_what_is_written_can_be_differentiated():

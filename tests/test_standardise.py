@@ -20,7 +20,7 @@ def code(request, monkeypatch):
     """Both, run on a CPU."""
     if request.param != "a CPU's code":
         monkeypatch.setattr(norms, "_by_squares", norms._shifted)
-        monkeypatch.setattr(passes, "_at_once", passes._by_rows)
+        monkeypatch.setattr(passes, "_at_once", passes._by_pieces)
 
 
 def defined(x, scale, bias, alike: Alike):
