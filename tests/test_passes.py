@@ -47,8 +47,8 @@ def test_a_norms_sums_are_kept_apart_but_on_a_cpu(platform: str, barriers: int):
         return jax.grad(lambda x: standardise(x, x[0, 0, 0], x[0, 0, 0], Alike(), 1e-5)[0].sum())(x)
 
     text = lowered(gradient, jnp.ones((2, 8, 8, 3)), platform=platform)
-    # Of a sixteenth, of all, and of the gradient.
-    assert text.count("stablehlo.optimization_barrier") == 3 * barriers
+    # Of a sixteenth, of all, and of the gradient, for which the input is set apart.
+    assert text.count("stablehlo.optimization_barrier") == 3 * barriers + (barriers > 0)
 
 
 @pytest.mark.parametrize("code", [passes._at_once, passes._by_pieces])

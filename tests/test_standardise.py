@@ -1,7 +1,9 @@
 """Group and batch norm's arithmetic, against its definition."""
 
 from functools import partial
+from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 
 from unet_jax.models import passes
 from unet_jax.models import standardise as norms
+from unet_jax.models.layers import NormKind, normalize, normalize_and_rectify
 from unet_jax.models.standardise import FAR, Alike, standardise
 
 ALIKE = pytest.mark.parametrize("alike", [Alike(), Alike(groups=3)], ids=["batch", "group"])
@@ -52,6 +55,37 @@ def test_values_and_gradients_are_those_of_the_definition(alike: Alike):
             right, found = (jax.tree.leaves(jax.jit(run(f))(*given)) for f in (of_definition, ours))
             for a, b in zip(right, found, strict=True):
                 np.testing.assert_allclose(b, a, rtol=0, atol=1e-12 * np.abs(a).max())
+
+
+@pytest.mark.usefixtures("code")
+@ALIKE
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16", "float16"])
+def test_a_relu_within_is_one_that_follows(dtype: str, alike: Alike):
+    """In float16 two thirds of the values that are above 0 are rounded to it."""
+    with jax.enable_x64(True):
+        x, scale, bias = drawn()
+        tiny = 3e-8 if dtype == "float16" else 1.0
+        kind = np.float64 if dtype == "float64" else np.float32
+        given = (
+            jnp.asarray(x, dtype),
+            jnp.asarray(tiny * scale, kind),
+            jnp.asarray(tiny * bias, kind),
+        )
+
+        @partial(jax.jit, static_argnums=0)
+        def run(function):
+            y, pull = jax.vjp(function, *given)
+            g = jnp.asarray(np.random.default_rng(1).normal(size=y.shape), y.dtype)
+            return y, *pull(g)
+
+        def apart(x, scale, bias):
+            return nn.relu(standardise(x, scale, bias, alike, 1e-5)[0])
+
+        def within(x, scale, bias):
+            return standardise(x, scale, bias, alike, 1e-5, rectified=True)[0]
+
+        for a, b in zip(run(apart), run(within), strict=True):
+            np.testing.assert_array_equal(b.astype(kind), a.astype(kind))
 
 
 @pytest.mark.usefixtures("code")
@@ -148,3 +182,30 @@ def test_no_gradient_comes_through_the_statistics():
     x, scale, bias = (jnp.asarray(each, jnp.float32) for each in drawn())
     gradient = jax.grad(lambda x: sum(map(jnp.sum, standardise(x, scale, bias, Alike(), 1e-5)[1:])))
     assert not np.any(gradient(x))
+
+
+class Block(nn.Module):
+    """A norm layer and a ReLU."""
+
+    kind: NormKind
+
+    @nn.compact
+    def __call__(self, x, train):
+        norm = partial(normalize, kind=self.kind, groups=3, axis_name=None)
+        return normalize_and_rectify(self, norm, x, train, "norm")
+
+
+@pytest.mark.parametrize("train", [False, True], ids=["eval", "train"])
+@pytest.mark.parametrize("kind", ["batch", "group", "none"])
+def test_where_each_layers_result_is_asked_for_a_norms_is_its_own(kind: NormKind, train: bool):
+    block, x = Block(kind), jnp.asarray(drawn()[0], jnp.float32)
+    run: Any = partial(block.apply, block.init(jax.random.key(0), x, train), x, train)
+    y, _ = run(mutable=["batch_stats"])
+    apart, found = run(mutable=["batch_stats", "intermediates"], capture_intermediates=True)
+    np.testing.assert_array_equal(y, apart)
+    assert y.min() == 0
+    assert ("norm" in found["intermediates"]) is (kind != "none")
+    if kind != "none":
+        [alone] = found["intermediates"]["norm"]["__call__"]
+        np.testing.assert_array_equal(y, jnp.maximum(alone, 0))
+        assert alone.min() < 0

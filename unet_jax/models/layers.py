@@ -95,7 +95,8 @@ class BatchNorm(nn.Module):
     axis_name: str | None = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool, rectified: bool = False) -> jax.Array:
+        """Normalises x; `rectified`: with a ReLU after it."""
         shape = (x.shape[-1],)
         scale = self.param("scale", nn.initializers.ones, shape)
         bias = self.param("bias", nn.initializers.zeros, shape)
@@ -105,7 +106,8 @@ class BatchNorm(nn.Module):
 
         if not train:
             mean, var = (a.value.reshape(1, 1, 1, -1) for a in (running_mean, running_var))
-            return by_statistics(x, mean, var, scale, bias, self.epsilon)
+            y = by_statistics(x, mean, var, scale, bias, self.epsilon)
+            return nn.relu(y) if rectified else y
         replicas = 1 if self.axis_name is None else lax.axis_size(self.axis_name)
         n = x.size // x.shape[-1] * replicas
         if n == 1:
@@ -114,7 +116,7 @@ class BatchNorm(nn.Module):
                 f"shape {x.shape}. Use a larger batch or image"
             )
         alike = Alike(axis_name=self.axis_name)
-        y, mean, var = standardise(x, scale, bias, alike, self.epsilon)
+        y, mean, var = standardise(x, scale, bias, alike, self.epsilon, rectified)
         if not self.is_initializing():
             mean, var = mean.reshape(-1), var.reshape(-1)
             running_mean.value += self.momentum * (mean - running_mean.value)
@@ -134,17 +136,25 @@ class GroupNorm(nn.Module):
     epsilon: float = 1e-5
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, rectified: bool = False) -> jax.Array:
+        """Normalises x; `rectified`: with a ReLU after it."""
         features = x.shape[-1]
         if features % self.groups:
             raise ValueError(f"{features} channels do not divide into {self.groups} groups")
         scale = self.param("scale", nn.initializers.ones, (features,))
         bias = self.param("bias", nn.initializers.zeros, (features,))
-        return standardise(x, scale, bias, Alike(self.groups), self.epsilon)[0]
+        return standardise(x, scale, bias, Alike(self.groups), self.epsilon, rectified)[0]
 
 
 def normalize(
-    x: jax.Array, train: bool, *, kind: NormKind, groups: int, axis_name: str | None, name: str
+    x: jax.Array,
+    train: bool,
+    *,
+    kind: NormKind,
+    groups: int,
+    axis_name: str | None,
+    name: str,
+    rectified: bool,
 ) -> jax.Array:
     """Adds the norm layer `name` of this kind to the calling module; "none" adds nothing.
 
@@ -157,14 +167,24 @@ def normalize(
       groups: Groups of a group norm.
       axis_name: Mapped axis over whose devices a batch norm takes its statistics together.
       name: Of the layer.
+      rectified: Whether a ReLU follows, which is none of the layer's.
     """
     match kind:
         case "batch":
-            return BatchNorm(axis_name=axis_name, name=name)(x, train)
+            return BatchNorm(axis_name=axis_name, name=name)(x, train, rectified)
         case "group":
-            return GroupNorm(groups, name=name)(x)
+            return GroupNorm(groups, name=name)(x, rectified)
         case "none":
-            return x
+            return nn.relu(x) if rectified else x
+
+
+def normalize_and_rectify(
+    block: nn.Module, norm: Callable[..., jax.Array], x: jax.Array, train: bool, name: str
+) -> jax.Array:
+    """A block's norm layer and ReLU, in one unless each layer's own result is asked for."""
+    apart = block.is_mutable_collection("intermediates")
+    y = norm(x, train, name=name, rectified=not apart)
+    return nn.relu(y) if apart else y
 
 
 def resize_bilinear(x: jax.Array, size: tuple[int, int], align_corners: bool) -> jax.Array:

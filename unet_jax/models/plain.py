@@ -20,6 +20,7 @@ from unet_jax.models.layers import (
     check_input,
     match_size,
     normalize,
+    normalize_and_rectify,
     resize_bilinear,
 )
 from unet_jax.models.pooling import max_pool
@@ -102,6 +103,6 @@ class DoubleConv(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         x = self.conv(self.hidden or self.features, use_bias=self.use_bias, name="conv_1")(x)
-        x = nn.relu(self.norm(x, train, name="norm_1"))
+        x = normalize_and_rectify(self, self.norm, x, train, "norm_1")
         x = self.conv(self.features, use_bias=self.use_bias, name="conv_2")(x)
-        return nn.relu(self.norm(x, train, name="norm_2"))
+        return normalize_and_rectify(self, self.norm, x, train, "norm_2")

@@ -21,6 +21,7 @@ from unet_jax.models.layers import (
     check_input,
     match_size,
     normalize,
+    normalize_and_rectify,
     resize_bilinear,
     round_up,
     unmatch_size,
@@ -135,9 +136,9 @@ class ResidualBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        y = nn.relu(self.norm(x, train, name="norm_1"))
+        y = normalize_and_rectify(self, self.norm, x, train, "norm_1")
         y = self.conv(self.features, use_bias=self.inner_bias, name="conv_1")(y)
-        y = nn.relu(self.norm(y, train, name="norm_2"))
+        y = normalize_and_rectify(self, self.norm, y, train, "norm_2")
         if x.shape[-1] != self.features:
             x = self.conv(self.features, kernel_size=1, name="shortcut")(x)
         conv_2 = self.conv(self.features, name="conv_2")

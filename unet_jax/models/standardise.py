@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from unet_jax.models.passes import pixel_sums
+from unet_jax.models.passes import pixel_sums, written
 
 FAR = 16
 """Squared distance of a mean from 0, in variances, up to which E[x²] - E[x]² is near enough to the
@@ -41,7 +41,12 @@ class Alike(NamedTuple):
 
 
 def standardise(
-    x: jax.Array, scale: jax.Array, bias: jax.Array, alike: Alike, epsilon: float
+    x: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array,
+    alike: Alike,
+    epsilon: float,
+    rectified: bool = False,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Takes off the mean, divides by the deviation, scales and shifts.
 
@@ -53,6 +58,7 @@ def standardise(
       bias: [C].
       alike: Which values have their statistics in common.
       epsilon: Added to each variance.
+      rectified: Whether a ReLU follows.
 
     Returns:
       [B, H, W, C], of the type of x; mean and variance, [B or 1, 1, 1, C], of that of `scale`.
@@ -61,7 +67,7 @@ def standardise(
       Ioffe and Szegedy, 2015 (batch norm). https://arxiv.org/abs/1502.03167
       Wu and He, 2018 (group norm). https://arxiv.org/abs/1803.08494
     """
-    return _standardise(x, scale, bias, alike, epsilon)
+    return _standardise(x, scale, bias, alike, epsilon, rectified)
 
 
 def by_statistics(
@@ -82,32 +88,53 @@ Results = tuple[jax.Array, jax.Array, jax.Array]
 
 
 def _plain(
-    x: jax.Array, scale: jax.Array, bias: jax.Array, alike: Alike, epsilon: float
+    x: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array,
+    alike: Alike,
+    epsilon: float,
+    rectified: bool,
 ) -> Results:
-    return _forward(x, scale, bias, alike, epsilon)[0]
+    return _forward(x, scale, bias, alike, epsilon, rectified)[0]
 
 
-_standardise = jax.custom_vjp(_plain, nondiff_argnums=(3, 4))
+_standardise = jax.custom_vjp(_plain, nondiff_argnums=(3, 4, 5))
 
 
 def _forward(
-    x: jax.Array, scale: jax.Array, bias: jax.Array, alike: Alike, epsilon: float
+    x: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array,
+    alike: Alike,
+    epsilon: float,
+    rectified: bool,
 ) -> tuple[Results, tuple]:
     mean, variance = _statistics(x.astype(scale.dtype), alike)
     y = by_statistics(x, mean, variance, scale, bias, epsilon)
-    return (y, mean, variance), (x, scale, mean, lax.rsqrt(variance + epsilon))
+    y = jnp.maximum(y, 0) if rectified else y
+    return (y, mean, variance), (x, scale, bias, mean, lax.rsqrt(variance + epsilon))
 
 
 def _backward(
-    alike: Alike, epsilon: float, saved: tuple, gradients: Results
+    alike: Alike, epsilon: float, rectified: bool, saved: tuple, gradients: Results
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    x, scale, mean, inverse = saved
-    normal = (x.astype(scale.dtype) - mean) * inverse
-    g = gradients[0].astype(scale.dtype)
+    x, scale, bias, mean, inverse = saved
+
+    def terms(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The gradient of what was scaled and shifted, and what that was."""
+        centred, g = x.astype(scale.dtype) - mean, gradients[0]
+        if rectified:
+            y = centred * (inverse * scale.reshape(1, 1, 1, -1)) + bias.reshape(1, 1, 1, -1)
+            g = jnp.where(y.astype(x.dtype) > 0, g, 0)
+        return g.astype(scale.dtype), centred * inverse
+
+    # For the sums x seems another, or XLA writes to memory what both need: the rectified gradient.
+    g, normal = terms(written(x))
     by_bias, by_scale = pixel_sums(g, g * normal)
     share = (scale / (x.shape[1] * x.shape[2])).reshape(1, -1)
     # What moves with the mean and with the deviation cannot reach the output.
     level, slope = (alike.over_devices(alike.mean(s * share)) for s in (by_bias, by_scale))
+    g, normal = terms(x)
     by_x = inverse * (g * scale.reshape(1, 1, 1, -1) - level - normal * slope)
     return by_x.astype(x.dtype), by_scale.sum(0), by_bias.sum(0)
 
