@@ -45,10 +45,11 @@ def network(case: Case, change: Callable[[Any], None] | None = None) -> Rows:
     return partial(compare, case, change, ("float64",), draws=1)
 
 
-def _by_fixed_statistics(x, scale, bias, alike, epsilon):
+def _by_fixed_statistics(x, scale, bias, alike, epsilon, rectified):
     """A norm that takes its mean and its variance for constants."""
     mean, variance = norms._statistics(jax.lax.stop_gradient(x), alike)
-    return norms.by_statistics(x, mean, variance, scale, bias, epsilon), mean, variance
+    y = norms.by_statistics(x, mean, variance, scale, bias, epsilon)
+    return flax.linen.relu(y) if rectified else y, mean, variance
 
 
 def _converted(name: str, change: Callable[[np.ndarray], np.ndarray]) -> Any:
