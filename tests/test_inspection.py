@@ -32,7 +32,7 @@ from parity.variants import ReorderedSums, train_variants
 from unet_jax.batch import Batch
 from unet_jax.config import Config, DataConfig, ModelConfig, TrainConfig, load, presets
 from unet_jax.models import build_model
-from unet_jax.models.layers import NormKind
+from unet_jax.models.norms import NormKind
 from unet_jax.weights import Trained, save_weights
 from unet_torch_ref.learner import TorchLearner
 

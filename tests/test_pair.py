@@ -19,7 +19,7 @@ from parity.pairs.divergence import WIDTH, Report
 from parity.row import Row
 from unet_jax.config import ModelConfig
 from unet_jax.models import build_model as build_flax
-from unet_jax.models.layers import BatchNorm
+from unet_jax.models.norms import BatchNorm
 from unet_torch_ref.models import build_model as build_torch
 
 FLOAT64 = ("float64",)

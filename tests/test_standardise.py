@@ -1,7 +1,6 @@
 """Group and batch norm's arithmetic, against its definition."""
 
 from functools import partial
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -11,7 +10,6 @@ import pytest
 
 from unet_jax.models import passes
 from unet_jax.models import standardise as norms
-from unet_jax.models.layers import NormKind, normalize, normalize_and_rectify
 from unet_jax.models.standardise import FAR, Alike, standardise
 
 ALIKE = pytest.mark.parametrize("alike", [Alike(), Alike(groups=3)], ids=["batch", "group"])
@@ -182,30 +180,3 @@ def test_no_gradient_comes_through_the_statistics():
     x, scale, bias = (jnp.asarray(each, jnp.float32) for each in drawn())
     gradient = jax.grad(lambda x: sum(map(jnp.sum, standardise(x, scale, bias, Alike(), 1e-5)[1:])))
     assert not np.any(gradient(x))
-
-
-class Block(nn.Module):
-    """A norm layer and a ReLU."""
-
-    kind: NormKind
-
-    @nn.compact
-    def __call__(self, x, train):
-        norm = partial(normalize, kind=self.kind, groups=3, axis_name=None)
-        return normalize_and_rectify(self, norm, x, train, "norm")
-
-
-@pytest.mark.parametrize("train", [False, True], ids=["eval", "train"])
-@pytest.mark.parametrize("kind", ["batch", "group", "none"])
-def test_where_each_layers_result_is_asked_for_a_norms_is_its_own(kind: NormKind, train: bool):
-    block, x = Block(kind), jnp.asarray(drawn()[0], jnp.float32)
-    run: Any = partial(block.apply, block.init(jax.random.key(0), x, train), x, train)
-    y, _ = run(mutable=["batch_stats"])
-    apart, found = run(mutable=["batch_stats", "intermediates"], capture_intermediates=True)
-    np.testing.assert_array_equal(y, apart)
-    assert y.min() == 0
-    assert ("norm" in found["intermediates"]) is (kind != "none")
-    if kind != "none":
-        [alone] = found["intermediates"]["norm"]["__call__"]
-        np.testing.assert_array_equal(y, jnp.maximum(alone, 0))
-        assert alone.min() < 0

@@ -17,6 +17,7 @@ from torch import nn
 import parity.sides
 import unet_jax.augment
 import unet_jax.models.layers as flax_layers
+import unet_jax.models.norms as flax_norms
 import unet_jax.models.plain as flax_plain
 import unet_jax.models.standardise as norms
 import unet_torch_ref.models.residual as torch_residual
@@ -27,7 +28,7 @@ from parity.convert import to_flax
 from parity.mutations.mutation import Mutation, Rows
 from parity.sides import scale_entry
 from unet_jax.config import ModelConfig
-from unet_jax.models.layers import BatchNorm
+from unet_jax.models.norms import BatchNorm
 
 TINY = ModelConfig(channels=(4,), groups=2)
 RESIDUAL = Case("residual", TINY, 1, (8, 12))
@@ -116,7 +117,7 @@ def _no_shortcut(self: Any, x: torch.Tensor) -> torch.Tensor:
 
 
 def _norm(**options: Any) -> Any:
-    return partial(patch.object, flax_layers, "BatchNorm", partial(BatchNorm, **options))
+    return partial(patch.object, flax_norms, "BatchNorm", partial(BatchNorm, **options))
 
 
 def _normalised(image: Any, mean_std: Any, dtype: Any) -> jax.Array:

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Callable
-from typing import Literal
+from functools import partial
+from typing import Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -13,9 +14,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from unet_jax.models.convolution import convolve
-from unet_jax.models.standardise import Alike, by_statistics, standardise
 
-NormKind = Literal["batch", "group", "none"]
 UpsampleKind = Literal["transposed", "bilinear"]
 SizePolicy = Literal["pad", "resize"]
 Initializer = Callable[..., jax.Array]
@@ -37,6 +36,13 @@ def uniform_fan_in(fan_in: int) -> Initializer:
     return init
 
 
+class Affine(NamedTuple):
+    """What each channel is multiplied with, and what is added to it: [C] each."""
+
+    scale: jax.Array
+    shift: jax.Array
+
+
 class Conv(nn.Module):
     """`torch.nn.Conv2d` with a square kernel and padding k // 2."""
 
@@ -47,14 +53,59 @@ class Conv(nn.Module):
     dtype: Dtype = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, added: jax.Array | None = None) -> jax.Array:
-        """Convolves x, and adds something of the result's shape and type if it is given."""
+    def __call__(
+        self, x: jax.Array, added: jax.Array | None = None, then: Affine | None = None
+    ) -> jax.Array:
+        """Convolves x; adds something of the result's shape and type, or scales and shifts it."""
         k, in_features = self.kernel_size, x.shape[-1]
         init = uniform_fan_in(in_features * k * k)
         kernel = self.param("kernel", init, (k, k, in_features, self.features))
         bias = self.param("bias", init, (self.features,)) if self.use_bias else None
-        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
-        return convolve(x, kernel, bias, self.stride, added)
+        convolved = partial(_convolved, stride=self.stride, dtype=self.dtype)
+        if then is None:
+            return convolved(x, kernel, bias, added)
+        given = x, kernel, bias, then
+        return lax.platform_dependent(
+            *given, cpu=partial(_scaled, convolved), default=partial(_folded, convolved)
+        )
+
+
+def _convolved(
+    x: jax.Array,
+    kernel: jax.Array,
+    bias: jax.Array | None,
+    added: jax.Array | None = None,
+    *,
+    stride: int,
+    dtype: Dtype,
+) -> jax.Array:
+    x, kernel, bias = promote_dtype(x, kernel, bias, dtype=dtype)
+    return convolve(x, kernel, bias, stride, added)
+
+
+def _scaled(
+    convolved: Callable[..., jax.Array],
+    x: jax.Array,
+    kernel: jax.Array,
+    bias: jax.Array | None,
+    then: Affine,
+) -> jax.Array:
+    """On a CPU, which goes through the result once more in any case, for what follows."""
+    y = convolved(x, kernel, bias)
+    scale, shift = (each.reshape(1, 1, 1, -1) for each in then)
+    return (y.astype(scale.dtype) * scale + shift).astype(y.dtype)
+
+
+def _folded(
+    convolved: Callable[..., jax.Array],
+    x: jax.Array,
+    kernel: jax.Array,
+    bias: jax.Array | None,
+    then: Affine,
+) -> jax.Array:
+    """By the kernel and the bias; on a GPU that is cuDNN's convolution alone, with a ReLU, too."""
+    kernel = kernel * then.scale.reshape(1, 1, 1, -1)
+    return convolved(x, kernel, then.shift if bias is None else bias * then.scale + then.shift)
 
 
 class UpConv(nn.Module):
@@ -77,114 +128,6 @@ class UpConv(nn.Module):
         kernel = kernel.transpose(2, 0, 1, 3).reshape(1, 1, in_features, -1)
         x = convolve(x, kernel, jnp.tile(bias, 4)).reshape(batch, height, width, 2, 2, -1)
         return x.swapaxes(2, 3).reshape(batch, 2 * height, 2 * width, self.features)
-
-
-class BatchNorm(nn.Module):
-    """`torch.nn.BatchNorm2d`, its running variance included.
-
-    PyTorch normalises with the biased variance and keeps the unbiased one; Flax keeps the biased
-    one too, which would shift evaluation by n / (n - 1). It can be differentiated in reverse only,
-    and not through the running statistics.
-
-    References:
-      Ioffe and Szegedy, 2015. https://arxiv.org/abs/1502.03167
-    """
-
-    epsilon: float = 1e-5
-    momentum: float = 0.1  # PyTorch's convention: the share of the new statistics.
-    axis_name: str | None = None
-
-    @nn.compact
-    def __call__(self, x: jax.Array, train: bool, rectified: bool = False) -> jax.Array:
-        """Normalises x; `rectified`: with a ReLU after it."""
-        shape = (x.shape[-1],)
-        scale = self.param("scale", nn.initializers.ones, shape)
-        bias = self.param("bias", nn.initializers.zeros, shape)
-        running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
-        running_var = self.variable("batch_stats", "var", jnp.ones, shape)
-        steps = self.variable("batch_stats", "num_batches_tracked", jnp.zeros, (), jnp.int32)
-
-        if not train:
-            mean, var = (a.value.reshape(1, 1, 1, -1) for a in (running_mean, running_var))
-            y = by_statistics(x, mean, var, scale, bias, self.epsilon)
-            return nn.relu(y) if rectified else y
-        replicas = 1 if self.axis_name is None else lax.axis_size(self.axis_name)
-        n = x.size // x.shape[-1] * replicas
-        if n == 1:
-            raise ValueError(
-                "batch norm needs more than one value per channel to train on; got input of "
-                f"shape {x.shape}. Use a larger batch or image"
-            )
-        alike = Alike(axis_name=self.axis_name)
-        y, mean, var = standardise(x, scale, bias, alike, self.epsilon, rectified)
-        if not self.is_initializing():
-            mean, var = mean.reshape(-1), var.reshape(-1)
-            running_mean.value += self.momentum * (mean - running_mean.value)
-            running_var.value += self.momentum * (var * (n / (n - 1)) - running_var.value)
-            steps.value += 1
-        return y
-
-
-class GroupNorm(nn.Module):
-    """`torch.nn.GroupNorm`: each image's channels normalised in `groups` groups.
-
-    References:
-      Wu and He, 2018. https://arxiv.org/abs/1803.08494
-    """
-
-    groups: int
-    epsilon: float = 1e-5
-
-    @nn.compact
-    def __call__(self, x: jax.Array, rectified: bool = False) -> jax.Array:
-        """Normalises x; `rectified`: with a ReLU after it."""
-        features = x.shape[-1]
-        if features % self.groups:
-            raise ValueError(f"{features} channels do not divide into {self.groups} groups")
-        scale = self.param("scale", nn.initializers.ones, (features,))
-        bias = self.param("bias", nn.initializers.zeros, (features,))
-        return standardise(x, scale, bias, Alike(self.groups), self.epsilon, rectified)[0]
-
-
-def normalize(
-    x: jax.Array,
-    train: bool,
-    *,
-    kind: NormKind,
-    groups: int,
-    axis_name: str | None,
-    name: str,
-    rectified: bool,
-) -> jax.Array:
-    """Adds the norm layer `name` of this kind to the calling module; "none" adds nothing.
-
-    Statistics and arithmetic are of the parameters' type; the result has the type of x.
-
-    Args:
-      x: [B, H, W, C].
-      train: Whether a batch norm takes the batch's statistics, not the running ones.
-      kind: Kind of the norm layer.
-      groups: Groups of a group norm.
-      axis_name: Mapped axis over whose devices a batch norm takes its statistics together.
-      name: Of the layer.
-      rectified: Whether a ReLU follows, which is none of the layer's.
-    """
-    match kind:
-        case "batch":
-            return BatchNorm(axis_name=axis_name, name=name)(x, train, rectified)
-        case "group":
-            return GroupNorm(groups, name=name)(x, rectified)
-        case "none":
-            return nn.relu(x) if rectified else x
-
-
-def normalize_and_rectify(
-    block: nn.Module, norm: Callable[..., jax.Array], x: jax.Array, train: bool, name: str
-) -> jax.Array:
-    """A block's norm layer and ReLU, in one unless each layer's own result is asked for."""
-    apart = block.is_mutable_collection("intermediates")
-    y = norm(x, train, name=name, rectified=not apart)
-    return nn.relu(y) if apart else y
 
 
 def resize_bilinear(x: jax.Array, size: tuple[int, int], align_corners: bool) -> jax.Array:

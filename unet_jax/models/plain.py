@@ -13,16 +13,14 @@ import jax.numpy as jnp
 from unet_jax.models.layers import (
     Conv,
     Dtype,
-    NormKind,
     SizePolicy,
     UpConv,
     UpsampleKind,
     check_input,
     match_size,
-    normalize,
-    normalize_and_rectify,
     resize_bilinear,
 )
+from unet_jax.models.norms import Norm, NormKind
 from unet_jax.models.pooling import max_pool
 
 
@@ -63,7 +61,7 @@ class PlainUNet(nn.Module):
         check_input(x, len(self.channels))
         dtype = x.dtype
         conv = partial(Conv, dtype=self.dtype)
-        norm = partial(normalize, kind=self.norm, groups=self.groups, axis_name=self.axis_name)
+        norm = Norm(self.norm, self.groups, self.axis_name)
         block = nn.remat(DoubleConv, static_argnums=2) if self.remat else DoubleConv
         # A bias in front of a batch norm has no effect, and a gradient of rounding noise.
         block = partial(block, conv=conv, norm=norm, use_bias=self.norm != "batch")
@@ -96,13 +94,13 @@ class DoubleConv(nn.Module):
 
     features: int
     conv: Callable[..., Conv]
-    norm: Callable[..., jax.Array]
+    norm: Norm
     use_bias: bool
     hidden: int | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        x = self.conv(self.hidden or self.features, use_bias=self.use_bias, name="conv_1")(x)
-        x = normalize_and_rectify(self, self.norm, x, train, "norm_1")
-        x = self.conv(self.features, use_bias=self.use_bias, name="conv_2")(x)
-        return normalize_and_rectify(self, self.norm, x, train, "norm_2")
+        conv_1 = self.conv(self.hidden or self.features, use_bias=self.use_bias, name="conv_1")
+        x = self.norm.after(conv_1, self, x, train, "norm_1")
+        conv_2 = self.conv(self.features, use_bias=self.use_bias, name="conv_2")
+        return self.norm.after(conv_2, self, x, train, "norm_2")

@@ -14,18 +14,16 @@ import jax.numpy as jnp
 from unet_jax.models.layers import (
     Conv,
     Dtype,
-    NormKind,
     SizePolicy,
     UpConv,
     UpsampleKind,
     check_input,
     match_size,
-    normalize,
-    normalize_and_rectify,
     resize_bilinear,
     round_up,
     unmatch_size,
 )
+from unet_jax.models.norms import Norm, NormKind
 from unet_jax.models.passes import written
 
 
@@ -92,7 +90,7 @@ class ResidualUNet(nn.Module):
         """
         size, dtype = check_input(x, len(self.channels)), x.dtype
         conv = partial(Conv, dtype=self.dtype)
-        norm = partial(normalize, kind=self.norm, groups=self.groups, axis_name=self.axis_name)
+        norm = Norm(self.norm, self.groups, self.axis_name)
         block = nn.remat(ResidualBlock, static_argnums=2) if self.remat else ResidualBlock
         # A bias in front of a batch norm has no effect, and a gradient of rounding noise.
         block = partial(block, conv=conv, norm=norm, inner_bias=self.norm != "batch")
@@ -131,14 +129,14 @@ class ResidualBlock(nn.Module):
 
     features: int
     conv: Callable[..., Conv]
-    norm: Callable[..., jax.Array]
+    norm: Norm
     inner_bias: bool
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        y = normalize_and_rectify(self, self.norm, x, train, "norm_1")
-        y = self.conv(self.features, use_bias=self.inner_bias, name="conv_1")(y)
-        y = normalize_and_rectify(self, self.norm, y, train, "norm_2")
+        y = self.norm.rectified(self, x, train, "norm_1")
+        conv_1 = self.conv(self.features, use_bias=self.inner_bias, name="conv_1")
+        y = self.norm.after(conv_1, self, y, train, "norm_2")
         if x.shape[-1] != self.features:
             x = self.conv(self.features, kernel_size=1, name="shortcut")(x)
         conv_2 = self.conv(self.features, name="conv_2")
