@@ -123,6 +123,7 @@ def run_flax(
     def run(params: Any, batch_stats: Any, batch: Batch) -> tuple[Any, ...]:
         variables = {"params": params, "batch_stats": batch_stats}
         image = normalise_jax(batch.image, case.mean_std, dtype)
+        logits = model.apply(variables, image)  # Of layers that do some of each other's work.
         _, evaluated = model.apply(variables, image, capture_intermediates=True)
         _, trained = model.apply(
             variables,
@@ -134,7 +135,8 @@ def run_flax(
         stepped = loss_and_grads(
             model, loss, params, batch_stats, batch, mean_std=case.mean_std, fill=IGNORED
         )
-        return evaluated["intermediates"], trained["intermediates"], stepped
+        evaluated = {**evaluated["intermediates"], "__call__": (logits,)}
+        return evaluated, trained["intermediates"], stepped
 
     results = []
     for batch in batches:
