@@ -4,7 +4,7 @@ Images are [B, H, W, C].
 """
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -87,15 +87,8 @@ def by_statistics(
 Results = tuple[jax.Array, jax.Array, jax.Array]
 
 
-def _plain(
-    x: jax.Array,
-    scale: jax.Array,
-    bias: jax.Array,
-    alike: Alike,
-    epsilon: float,
-    rectified: bool,
-) -> Results:
-    return _forward(x, scale, bias, alike, epsilon, rectified)[0]
+def _plain(*given: Any) -> Results:
+    return _forward(*given)[0]
 
 
 _standardise = jax.custom_vjp(_plain, nondiff_argnums=(3, 4, 5))
