@@ -27,6 +27,14 @@ def test_sums_are_kept_apart_but_on_a_cpu(platform: str, barriers: int):
 
 
 @PLATFORMS
+def test_several_sums_are_one_operation_but_on_a_cpu(platform: str, barriers: int):
+    x = jnp.ones((2, 3, 4, 5))
+    text = lowered(lambda x: pixel_sums(x, x * x), x, platform=platform)
+    assert text.count("stablehlo.reduce(") == 2  # On a CPU one each; else of pieces, and of those.
+    assert text.count(", (%") == barriers
+
+
+@PLATFORMS
 def test_values_are_written_but_on_a_cpu(platform: str, barriers: int):
     text = lowered(written, jnp.ones(3), platform=platform)
     assert ("stablehlo.optimization_barrier" in text) is (barriers > 0)
