@@ -1,7 +1,7 @@
 """Max pooling with a gradient of comparisons. Images are [B, H, W, C].
 
 XLA's own looks for each maximum's place in its window once more, with code that a CPU runs slowly
-(docs/speed.md). On other devices neither has been measured.
+(docs/speed.md). On other devices it has not been compared with ours.
 """
 
 import jax
@@ -33,7 +33,7 @@ def _forward(x: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
 
 
 def _backward(saved: tuple[jax.Array, jax.Array], g: jax.Array) -> tuple[jax.Array]:
-    x, first = saved
+    x, first = saved  # Of x the shape alone is used, so that it is not kept.
     places = jnp.arange(4, dtype=first.dtype).reshape(1, 1, 2, 1, 2, 1)
     by_x = jnp.where(first[:, :, None, :, None] == places, g[:, :, None, :, None], 0)
     batch, height, width, features = first.shape
