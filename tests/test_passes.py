@@ -27,11 +27,11 @@ def test_sums_are_kept_apart_but_on_a_cpu(platform: str, barriers: int):
 
 
 @PLATFORMS
-def test_several_sums_are_one_operation_but_on_a_cpu(platform: str, barriers: int):
+def test_two_sums_are_one_of_complex_numbers_but_on_a_cpu(platform: str, barriers: int):
     x = jnp.ones((2, 3, 4, 5))
     text = lowered(lambda x: pixel_sums(x, x * x), x, platform=platform)
     assert text.count("stablehlo.reduce(") == 2  # On a CPU one each; else of pieces, and of those.
-    assert text.count(", (%") == barriers
+    assert text.count("stablehlo.complex") == (barriers > 0)
 
 
 @PLATFORMS
@@ -60,31 +60,46 @@ def test_a_norms_sums_are_kept_apart_but_on_a_cpu(platform: str, barriers: int):
 
 
 @pytest.mark.parametrize("code", [passes._at_once, passes._by_pieces])
-@pytest.mark.parametrize("piece", [1, 40, 2**15], ids=["a row", "some rows", "all"])
+@pytest.mark.parametrize("piece", [1, 20, 2**10], ids=["a row", "some rows", "all"])
 @pytest.mark.parametrize("height", [6, 7])
 def test_sums_are_of_each_image_and_channel(height: int, piece: int, code, monkeypatch):
-    monkeypatch.setattr(passes, "_at_once", code)  # Which a CPU runs.
+    monkeypatch.setattr(passes, "_at_once", lambda *values, read=2: code(*values))  # A CPU's.
     monkeypatch.setattr(passes, "PIECE", piece)
+    monkeypatch.setattr(passes, "BLOCK", 1)
     x = np.random.default_rng(0).normal(size=(2, height, 5, 3)).astype(np.float32)
     one, two = pixel_sums(jnp.asarray(x), jnp.asarray(2 * x))
     # Of at most 35 numbers, in another order.
     np.testing.assert_allclose(one, x.astype(np.float64).sum((1, 2)), atol=1e-5)
     np.testing.assert_allclose(two, 2 * x.astype(np.float64).sum((1, 2)), atol=2e-5)
+    np.testing.assert_array_equal(pixel_sums(jnp.asarray(x))[0], one)
 
 
 @pytest.mark.parametrize(
-    ("shape", "pieces"),
+    ("shape", "most", "pieces"),
     [
-        ((1, 256, 256, 64), 128),  # Two rows of 2¹⁴ values each.
-        ((1, 320, 480, 64), 320),
-        ((1, 16, 16, 1024), 8),
-        ((1, 7, 16, 1024), 7),  # Two would not divide it.
-        ((1, 9, 2**15, 3), 9),
+        ((16, 256, 256, 64), 1024, 64),
+        ((16, 256, 256, 64), 512, 128),
+        ((16, 320, 480, 64), 1024, 160),
+        ((16, 40, 60, 512), 1024, 4),  # 17 rows would not divide 40.
+        ((16, 32, 32, 512), 1024, 2),  # So that there are 2⁹ of 2¹⁴ values, not 2⁸ of 2¹⁵.
+        ((16, 4, 4, 1024), 1024, 1),
+        ((1, 7, 3, 2), 1024, 7),
+        ((1, 9, 2**15, 3), 1024, 9),  # A row is longer.
     ],
     ids=str,
 )
-def test_a_piece_is_of_whole_rows_and_no_larger_than_a_row_must_be(shape, pieces: int):
-    assert passes._cut(jnp.zeros(shape, jnp.int8)).shape[1] == pieces
+def test_a_piece_is_of_whole_rows(shape: tuple[int, ...], most: int, pieces: int):
+    cut = jax.eval_shape(lambda x: passes._cut(x, most), jnp.zeros(shape, jnp.int8))
+    assert cut.shape[1] == pieces
+
+
+@pytest.mark.parametrize(("read", "pieces"), [(1, 2), (2, 4)])
+def test_a_piece_is_half_as_large_where_two_images_are_read(read: int, pieces: int, monkeypatch):
+    monkeypatch.setattr(passes, "PIECE", 16)
+    monkeypatch.setattr(passes, "BLOCK", 1)
+    x = jnp.ones((3, 8, 4, 5))
+    text = lowered(lambda x: pixel_sums(x, read=read), x, platform="cuda")
+    assert f"tensor<3x{pieces}x{32 // pieces}x5xf32>" in text
 
 
 def test_what_is_written_can_be_differentiated():

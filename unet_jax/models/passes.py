@@ -4,6 +4,7 @@ What it would do by itself is best for a CPU, and was slow on a GPU (docs/speed.
 the GPU's code, untried.
 """
 
+from functools import partial
 from typing import TypeVar
 
 import jax
@@ -24,48 +25,45 @@ def written(values: Tree) -> Tree:
     )
 
 
-PIECE = 2**15
-"""Values of all channels that a GPU sums at once, if a row has no more. With fewer, it begins and
-ends more blocks than it works in; with more, XLA writes to memory what several sums are of."""
+PIECE = 2**10
+"""Pixels of one image that a GPU sums at once, if a row has no more."""
+BLOCK = 2**14
+"""Of so many values there is at least one piece, or a GPU has too few of them for its cores."""
 
 
-def pixel_sums(*values: jax.Array) -> Sums:
-    """Of each channel of each image, all in one pass.
+def pixel_sums(one: jax.Array, *other: jax.Array, read: int = 1) -> Sums:
+    """Of each channel of each image, of one or two of the same type, in one pass.
 
     Some rows at a time, except on a CPU: of small images XLA has a GPU write each value to memory
     before it sums them; and if these sums are summed, too, it goes through all pixels once more.
 
     Args:
-      values: [B, H, W, C] each.
+      one: [B, H, W, C].
+      other: The same, or nothing.
+      read: Of how many images in memory they are computed.
 
     Returns:
-      [B, C] each.
+      [B, C] of each.
     """
-    return lax.platform_dependent(*values, cpu=_at_once, default=_by_pieces)
+    by_pieces = partial(_by_pieces, read=read)
+    return lax.platform_dependent(one, *other, cpu=_at_once, default=by_pieces)
 
 
 def _at_once(*values: jax.Array) -> Sums:
     return tuple(jnp.sum(each, (1, 2)) for each in values)
 
 
-def _by_pieces(*values: jax.Array) -> Sums:
-    pieces = lax.optimization_barrier(_sums(tuple(map(_cut, values)), 2))
-    return lax.optimization_barrier(_sums(pieces, 1))
+def _by_pieces(one: jax.Array, *other: jax.Array, read: int = 1) -> Sums:
+    """Of two as of one that is complex: of several sums, XLA writes to memory what they share."""
+    values = lax.complex(one, *other) if other else one
+    pieces = lax.optimization_barrier(jnp.sum(_cut(values, PIECE // read), 2))
+    sums = lax.optimization_barrier(jnp.sum(pieces, 1))
+    return (sums.real, sums.imag) if other else (sums,)
 
 
-def _sums(values: Sums, axis: int) -> Sums:
-    """In one operation, into which XLA fuses what the values have in common."""
-
-    def add(sums: Sums, more: Sums) -> Sums:
-        return tuple(a + b for a, b in zip(sums, more, strict=True))
-
-    zeros = tuple(jnp.zeros((), each.dtype) for each in values)
-    return tuple(lax.reduce(values, zeros, add, (axis,)))
-
-
-def _cut(x: jax.Array) -> jax.Array:
+def _cut(x: jax.Array, most: int) -> jax.Array:
     """[B, H, W, C] -> [B, pieces, pixels, C]; a piece is as many rows, of which H is a multiple."""
     batch, height, width, features = x.shape
-    most = max(PIECE // (width * features), 1)
+    most = max(min(most, x.size // BLOCK) // width, 1)
     rows = max(n for n in range(1, height + 1) if height % n == 0 and n <= most)
     return x.reshape(batch, height // rows, rows * width, features)

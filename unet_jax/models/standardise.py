@@ -123,7 +123,7 @@ def _backward(
 
     # For the sums x seems another, or XLA writes to memory what both need: the rectified gradient.
     g, normal = terms(written(x))
-    by_bias, by_scale = pixel_sums(g, g * normal)
+    by_bias, by_scale = pixel_sums(g, g * normal, read=2)
     share = (scale / (x.shape[1] * x.shape[2])).reshape(1, -1)
     # What moves with the mean and with the deviation cannot reach the output.
     level, slope = (alike.over_devices(alike.mean(s * share)) for s in (by_bias, by_scale))
