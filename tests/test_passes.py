@@ -74,6 +74,14 @@ def test_sums_are_of_each_image_and_channel(height: int, piece: int, code, monke
     np.testing.assert_array_equal(pixel_sums(jnp.asarray(x))[0], one)
 
 
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16], ids=["bfloat16", "float16"])
+def test_two_sums_of_half_precision_are_added_up_in_more(dtype):
+    ones = jnp.ones((1, 64, 64, 1), dtype)  # One by one, bfloat16 would stay at 256.
+    one, two = passes._by_pieces(ones, 2 * ones)
+    assert one.dtype == two.dtype == dtype
+    np.testing.assert_array_equal(np.asarray([one, two], np.float32).ravel(), [4096, 8192])
+
+
 @pytest.mark.parametrize(
     ("shape", "most", "pieces"),
     [

@@ -53,12 +53,16 @@ def _at_once(*values: jax.Array) -> Sums:
     return tuple(jnp.sum(each, (1, 2)) for each in values)
 
 
-def _by_pieces(one: jax.Array, *other: jax.Array, read: int = 1) -> Sums:
+def _by_pieces(*values: jax.Array, read: int = 1) -> Sums:
     """Of two as of one that is complex: of several sums, XLA writes to memory what they share."""
-    values = lax.complex(one, *other) if other else one
-    pieces = lax.optimization_barrier(jnp.sum(_cut(values, PIECE // read), 2))
+    dtype = values[0].dtype
+    # No complex number is of half precision.
+    exact = [each.astype(jnp.promote_types(dtype, jnp.float32)) for each in values]
+    cut = _cut(exact[0] if len(exact) == 1 else lax.complex(*exact), PIECE // read)
+    pieces = lax.optimization_barrier(jnp.sum(cut, 2))
     sums = lax.optimization_barrier(jnp.sum(pieces, 1))
-    return (sums.real, sums.imag) if other else (sums,)
+    parts = [sums] if len(exact) == 1 else [sums.real, sums.imag]
+    return tuple(part.astype(dtype) for part in parts)
 
 
 def _cut(x: jax.Array, most: int) -> jax.Array:
