@@ -1,7 +1,7 @@
 """How often XLA goes through an image's pixels. Images are [B, H, W, C].
 
 What it would do by itself is best for a CPU, and was slow on a GPU (docs/speed.md). A TPU is given
-the GPU's code, untried.
+the GPU's code, untried; in float64 it has no complex numbers for it.
 """
 
 from functools import partial
@@ -26,12 +26,14 @@ def written(values: Tree) -> Tree:
 
 
 PIECE = 2**10
-"""Pixels of one image that a GPU sums at once, if a row has no more."""
-BLOCK = 2**14
-"""Of so many values there is at least one piece, or a GPU has too few of them for its cores."""
+"""Pixels that a GPU sums at once, at most, unless a row has more; divided by how many tensors are
+read for it."""
+SUMS = 2**14
+"""Sums of pieces, one for each channel, that there are at least, unless a piece is a single row:
+with fewer, some of a GPU's multiprocessors have nothing to do."""
 
 
-def pixel_sums(one: jax.Array, *other: jax.Array, read: int = 1) -> Sums:
+def pixel_sums(one: jax.Array, other: jax.Array | None = None, *, read: int = 1) -> Sums:
     """Of each channel of each image, of one or two of the same type, in one pass.
 
     Some rows at a time, except on a CPU: of small images XLA has a GPU write each value to memory
@@ -40,13 +42,14 @@ def pixel_sums(one: jax.Array, *other: jax.Array, read: int = 1) -> Sums:
     Args:
       one: [B, H, W, C].
       other: The same, or nothing.
-      read: Of how many images in memory they are computed.
+      read: How many tensors of this size they are computed from.
 
     Returns:
       [B, C] of each.
     """
+    values = (one,) if other is None else (one, other)
     by_pieces = partial(_by_pieces, read=read)
-    return lax.platform_dependent(one, *other, cpu=_at_once, default=by_pieces)
+    return lax.platform_dependent(*values, cpu=_at_once, default=by_pieces)
 
 
 def _at_once(*values: jax.Array) -> Sums:
@@ -54,20 +57,27 @@ def _at_once(*values: jax.Array) -> Sums:
 
 
 def _by_pieces(*values: jax.Array, read: int = 1) -> Sums:
-    """Of two as of one that is complex: of several sums, XLA writes to memory what they share."""
+    """Two as the parts of a complex sum.
+
+    For two sums of long pieces, XLA may write to memory what both need.
+    """
     dtype = values[0].dtype
-    # No complex number is of half precision.
-    exact = [each.astype(jnp.promote_types(dtype, jnp.float32)) for each in values]
-    cut = _cut(exact[0] if len(exact) == 1 else lax.complex(*exact), PIECE // read)
+    # There are no complex numbers of half precision.
+    wide = [each.astype(jnp.promote_types(dtype, jnp.float32)) for each in values]
+    cut = _cut(wide[0] if len(wide) == 1 else lax.complex(*wide), PIECE // read)
     pieces = lax.optimization_barrier(jnp.sum(cut, 2))
     sums = lax.optimization_barrier(jnp.sum(pieces, 1))
-    parts = [sums] if len(exact) == 1 else [sums.real, sums.imag]
+    parts = [sums] if len(wide) == 1 else [sums.real, sums.imag]
     return tuple(part.astype(dtype) for part in parts)
 
 
 def _cut(x: jax.Array, most: int) -> jax.Array:
-    """[B, H, W, C] -> [B, pieces, pixels, C]; a piece is as many rows, of which H is a multiple."""
+    """[B, H, W, C] -> [B, pieces, pixels, C].
+
+    A piece is the most rows that divide H and have no more than `most` pixels; at least one.
+    """
     batch, height, width, features = x.shape
-    most = max(min(most, x.size // BLOCK) // width, 1)
+    # Of all devices' images, where one program is for all of them: then each has fewer sums.
+    most = max(min(most, x.size // SUMS) // width, 1)
     rows = max(n for n in range(1, height + 1) if height % n == 0 and n <= most)
     return x.reshape(batch, height // rows, rows * width, features)
