@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -118,6 +119,27 @@ def test_inference_gives_the_same_logits(tmp_path: Path):
     expected = TorchInference(task, REFERENCE).outcomes()
     assert expected[0].shape == (2, 3, 1)
     assert distance(ours.outcomes(), expected) < LIMITS["infer"]["float32"]
+
+
+@pytest.mark.parametrize("kind", [JaxTraining, JaxInference])
+def test_a_gpus_memory_is_what_is_held_and_what_a_step_takes(
+    kind, tmp_path: Path, monkeypatch, caplog
+):
+    task = set_up(TINY, 2, 2, tmp_path, 1, 0)
+    ours = kind(task, Contender(framework="jax", how="jit", precision="float32"))
+    ours.outcomes()
+    held = SimpleNamespace(memory_stats=lambda: {"bytes_in_use": 7, "peak_bytes_in_use": 2**40})
+    monkeypatch.setattr(jax, "local_devices", lambda: [held])
+    with jax.log_compiles():
+        peak = ours.peak()
+    assert not caplog.records, "compiled once more"
+    sizes = ours.program().memory_analysis()
+    # What is given back in place of a donated state is not counted twice.
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(ours.variables["params"]))
+    donated = sizes.alias_size_in_bytes
+    assert donated > 3 * size if kind is JaxTraining else donated == 0
+    assert peak == 7 + sizes.temp_size_in_bytes + sizes.output_size_in_bytes - donated
+    assert sizes.temp_size_in_bytes > 0
 
 
 @pytest.mark.parametrize("part", ["forward", "backward"])

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec
+from jax.stages import Wrapped
 
 from unet_jax.batch import Batch
 from unet_jax.config import Config
@@ -29,7 +30,7 @@ class Parallel(Protocol):
     devices: int
     axis_name: str | None
 
-    def train(self, step: Step) -> Step:
+    def train(self, step: Step) -> Wrapped:
         """(state, batch) -> (state, metrics), compiled; the given state is used up."""
         ...
 
@@ -55,7 +56,7 @@ class Jit:
 
     devices, axis_name = 1, None
 
-    def train(self, step: Step) -> Step:
+    def train(self, step: Step) -> Wrapped:
         return jax.jit(step, donate_argnums=0)
 
     def evaluate(self, step: Step) -> Step:
@@ -80,7 +81,7 @@ class Pmap:
         self.devices = jax.local_device_count()
         self._take = jax.pmap(_rows, in_axes=(None, 0))
 
-    def train(self, step: Step) -> Step:
+    def train(self, step: Step) -> Wrapped:
         return self._map(step, out_axes=None, donate_argnums=0)
 
     def evaluate(self, step: Step) -> Step:
@@ -92,7 +93,7 @@ class Pmap:
 
         return run
 
-    def _map(self, step: Step, **options: Any) -> Step:
+    def _map(self, step: Step, **options: Any) -> Wrapped:
         return jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), **options)
 
     def replicate(self, tree: Any) -> Any:
@@ -123,7 +124,7 @@ class Shard:
         self._divided = NamedSharding(self._mesh, PartitionSpec(AXIS))
         self._take = jax.jit(_rows, out_shardings=self._divided)
 
-    def train(self, step: Step) -> Step:
+    def train(self, step: Step) -> Wrapped:
         return jax.jit(
             xla_alone()(step),
             donate_argnums=0,

@@ -34,8 +34,10 @@ EPYC's rows always, later ones where layers are small); *XLA alone* is JAX witho
 
 - *first step, more*: what the first step takes longer than later ones, compilation most of all;
   with `--together`, beside others that compile and try out which code is fastest.
-- *memory*: the most that was held at once: of a GPU as its framework counts it (JAX' count
-  includes compilation), of a CPU what the process has more than before the network was built.
+- *memory*: the most that was held at once: of a GPU as its framework counts it (of JAX what is
+  held between steps, and by XLA's account what a step takes beside it; in rows until 2026-11-27,
+  and end to end, the most since JAX started, compilation included), of a CPU what the process has
+  more than before the network was built.
 - *TFLOP/s*: of convolutions, a multiply-add being 2; training counts three forward passes.
 - *of roofline*: for each convolution the longer of arithmetic at the device's peak and memory
   traffic at its bandwidth, summed, over the measured time. Norms, activations and the optimiser
