@@ -15,6 +15,8 @@ from unet_jax.onednn.cores import cores
 from unet_jax.versions import versions
 
 PACKAGES = ("jax", "jaxlib", "flax", "torch", "numpy")
+VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2"}
+"""Linux' flags of a CPU that say how wide it computes, widest first, and the usual names."""
 QUERY = "name,driver_version,clocks.sm,clocks.max.sm,clocks.mem,power.limit,temperature.gpu"
 
 
@@ -46,13 +48,20 @@ def command() -> str:
     return shlex.join(["python", "scripts/benchmark.py", *sys.argv[1:]])
 
 
-def cpu() -> str:
-    """Its model's name."""
-    info = Path("/proc/cpuinfo")
+def cpu(info: Path = Path("/proc/cpuinfo")) -> str:
+    """Its model's name, and how wide it computes: rented ones of several kinds share a name.
+
+    Args:
+      info: Linux' file about each core.
+    """
+    said: dict[str, str] = {}
     for line in info.read_text().splitlines() if info.is_file() else []:
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+        key, _, value = line.partition(":")
+        said.setdefault(key.strip(), value.strip())
+    name = said.get("model name") or platform.processor() or platform.machine()
+    flags = said.get("flags", "").split()
+    vectors = next((known for flag, known in VECTORS.items() if flag in flags), None)
+    return f"{name}, {vectors}" if vectors else name
 
 
 def clock() -> str | None:
