@@ -20,8 +20,9 @@ from PIL import Image
 
 from parity.benchmark import layers, networks, setting
 from parity.benchmark.contestant import WHOLE_SAMPLE
+from parity.benchmark.duel import duels
 from parity.benchmark.result import Results, load
-from parity.benchmark.table import lines, verdicts
+from parity.benchmark.table import lines
 from unet_jax import onednn
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "benchmark.py"
@@ -84,7 +85,7 @@ def test_rows_hold_what_was_measured(results):
         assert 0 < row.roofline < 1
         assert row.distance is None or row.distance < 1e-4
     assert measured[-1].distance is None, "the reference was compared with itself"
-    assert verdicts(results.rows)[0].startswith("JAX jit, float32: ")
+    assert str(duels(results.rows)[0]).startswith("JAX jit, float32: ")
 
 
 def test_what_cannot_be_measured_is_a_row(results):

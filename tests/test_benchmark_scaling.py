@@ -9,10 +9,11 @@ from contestants import off_by_a_little
 
 from parity.benchmark import scaling
 from parity.benchmark.agreement import Refusal
+from parity.benchmark.duel import duels
 from parity.benchmark.networks import Plan
 from parity.benchmark.result import Results, Row
 from parity.benchmark.scaling import NETWORKS, efficiency, measure, modelled, reduction
-from parity.benchmark.table import spread, verdicts
+from parity.benchmark.table import spread
 from unet_jax.config import Config, DataConfig, ModelConfig, TrainConfig
 
 TINY = Config(
@@ -48,7 +49,7 @@ def test_each_count_of_devices_is_a_row(two_and_four):
     # Of float32, whose sums are in another order.
     assert [row.distance is None for row in results.rows] == [True, False, False]
     assert all(row.distance < 1e-5 for row in results.rows[1:] if row.distance is not None)
-    assert not verdicts(results.rows)
+    assert not duels(results.rows)
     assert not modelled(results, results.rows)
     # 3×3 kernels and norms of 3 → 4 → 4, 4 → 8 → 8 and 8 → 4 → 4 channels; from 8 to 4 upwards;
     # the last layer.

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from parity.benchmark.contender import LOADED
+from parity.benchmark.duel import Duel, duels
 from parity.benchmark.result import Results, load
 from parity.benchmark.suite import CPU, GPU, Case
 from parity.benchmark.table import (
@@ -11,6 +13,7 @@ from parity.benchmark.table import (
     cases,
     layer_cells,
     lines,
+    number,
     remarks,
 )
 
@@ -49,6 +52,16 @@ A case of one's own: `python scripts/benchmark.py train --preset PRESET --batch-
 a CPU being virtual: their losses have to agree with one's, their speed says nothing) likewise.
 `compare OLD NEW` shows what got slower, and `suite --cases NAME` measures some files anew.
 """
+OVERVIEW = (
+    "what",
+    "size, batch",
+    "precision",
+    "JAX, images/s",
+    "PyTorch's fastest row, images/s",
+    "JAX is",
+    "with memory",
+    "of roofline",
+)
 FILLED_BY = "python scripts/benchmark.py suite"
 
 
@@ -70,7 +83,7 @@ def page(folder: Path) -> str:
         devices.setdefault(results.device, []).append((path, results))
     parts = [HEAD]
     for device, files in devices.items():
-        parts.append(f"## {device}\n")
+        parts += [f"## {device}\n", _overview(files)]
         parts += [_section(path, results) for path, results in files]
     names = {path.stem.partition("--")[2] for path in found}
     for kind, suite in (("GPU", GPU), ("CPU", CPU)):
@@ -78,6 +91,31 @@ def page(folder: Path) -> str:
         if missing:
             parts.append(_unmeasured(kind, missing))
     return "\n".join(parts)
+
+
+def _overview(files: Sequence[tuple[Path, Results]]) -> str:
+    """Of each case, JAX against PyTorch's fastest."""
+    lines = []
+    for _, results in files:
+        for case, rows in cases(results.rows).items():
+            for duel in duels(rows, loaded=results.subject == "end-to-end"):
+                lines.append(_overview_cells(results, case, duel))
+    return _table(OVERVIEW, lines)
+
+
+def _overview_cells(results: Results, case: str, duel: Duel) -> tuple[str, ...]:
+    ours, theirs = duel
+    dress = theirs.contender.removeprefix("PyTorch ").removesuffix(LOADED)
+    return (
+        f"{results.subject}, {results.title}",
+        case,
+        ours.precision,
+        number(ours.rate),
+        f"{number(theirs.rate)} ({dress.removesuffix(f', {theirs.precision}')})",
+        f"{duel.speed:.2f}×",
+        "–" if duel.memory is None else f"{duel.memory:.2f}×",
+        "–" if ours.roofline is None else f"{ours.roofline:.0%}",
+    )
 
 
 def _section(path: Path, results: Results) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from parity.benchmark.contender import LOADED, NEEDS_GPU
+from parity.benchmark.duel import duels
 from parity.benchmark.layers import PARTS, lost
 from parity.benchmark.result import Results, Row
 from parity.benchmark.scaling import modelled
@@ -86,25 +87,6 @@ def layer_cells(rows: Sequence[Row]) -> list[tuple[str, ...]]:
     return shown
 
 
-def verdicts(rows: Sequence[Row]) -> list[str]:
-    """JAX' fastest row against PyTorch's fastest, of each precision that both have."""
-    said = []
-    measured = [row for row in rows if row.failure is None and LOADED not in row.contender]
-    for precision in dict.fromkeys(row.precision for row in measured):
-        best: dict[str, Row] = {}
-        for row in (row for row in measured if row.precision == precision):
-            name = row.contender.partition(" ")[0]
-            if name not in best or row.rate > best[name].rate:
-                best[name] = row
-        if len(best) == 2:
-            ours, theirs = best["JAX"], best["PyTorch"]
-            text = f"{ours.contender}: {ours.rate / theirs.rate:.2f}× {theirs.contender}"
-            if ours.memory and theirs.memory:
-                text += f", with {ours.memory / theirs.memory:.2f}× its memory"
-            said.append(text)
-    return said
-
-
 def loading(rows: Sequence[Row]) -> list[str]:
     """How much of the rate without loading is left with it, where both were measured."""
     rates = {row.contender: row.rate for row in rows if row.failure is None}
@@ -150,7 +132,8 @@ def tables(results: Results) -> list[Table]:
 
 def remarks(results: Results, rows: Sequence[Row]) -> list[str]:
     """What stands below a case's rows."""
-    return [*verdicts(rows), *loading(rows), *spread(rows), *modelled(results, rows)]
+    verdicts = [str(duel) for duel in duels(rows)]
+    return [*verdicts, *loading(rows), *spread(rows), *modelled(results, rows)]
 
 
 def _table(

@@ -1,0 +1,57 @@
+"""JAX against PyTorch, each in its fastest dress."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from parity.benchmark.contender import LOADED
+from parity.benchmark.result import Row
+
+
+class Duel(NamedTuple):
+    """Two rows of one case in one precision.
+
+    Attributes:
+      ours: JAX' fastest.
+      theirs: PyTorch's fastest.
+    """
+
+    ours: Row
+    theirs: Row
+
+    @property
+    def speed(self) -> float:
+        """JAX' images a second for each of PyTorch's."""
+        return self.ours.rate / self.theirs.rate
+
+    @property
+    def memory(self) -> float | None:
+        """JAX' bytes for each of PyTorch's; None: not known of both."""
+        if self.ours.memory and self.theirs.memory:
+            return self.ours.memory / self.theirs.memory
+        return None
+
+    def __str__(self) -> str:
+        text = f"{self.ours.contender}: {self.speed:.2f}× {self.theirs.contender}"
+        return text if self.memory is None else f"{text}, with {self.memory:.2f}× its memory"
+
+
+def duels(rows: Sequence[Row], *, loaded: bool = False) -> list[Duel]:
+    """One for each precision that both were measured in.
+
+    Args:
+      rows: A case's.
+      loaded: Whether of those that wait for their data, or of those that have it.
+    """
+    measured = [
+        row for row in rows if row.failure is None and row.contender.endswith(LOADED) == loaded
+    ]
+    found = []
+    for precision in dict.fromkeys(row.precision for row in measured):
+        best: dict[str, Row] = {}
+        for row in (row for row in measured if row.precision == precision):
+            name = row.contender.partition(" ")[0]
+            if name not in best or row.rate > best[name].rate:
+                best[name] = row
+        if {"JAX", "PyTorch"} <= best.keys():
+            found.append(Duel(best["JAX"], best["PyTorch"]))
+    return found
