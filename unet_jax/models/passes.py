@@ -77,7 +77,9 @@ def _cut(x: jax.Array, most: int) -> jax.Array:
     A piece is the most rows that divide H and have no more than `most` pixels; at least one.
     """
     batch, height, width, features = x.shape
-    # Of all devices' images, where one program is for all of them: then each has fewer sums.
-    most = max(min(most, x.size // SUMS) // width, 1)
+    # Of all devices' images, where one program is for all of them: then each has fewer sums. Of
+    # one, where a program is exported for any number of them.
+    images = batch if isinstance(batch, int) else 1
+    most = max(min(most, images * height * width * features // SUMS) // width, 1)
     rows = max(n for n in range(1, height + 1) if height % n == 0 and n <= most)
     return x.reshape(batch, height // rows, rows * width, features)
