@@ -1,9 +1,13 @@
 """Both frameworks' contestants take the same steps, and their cost is counted right."""
 
-from collections.abc import Iterator
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import jax
 import numpy as np
@@ -20,12 +24,16 @@ from parity.benchmark.jax_layer import JaxLayer
 from parity.benchmark.peaks import measured, published
 from parity.benchmark.roofline import Peaks, bound, convolutions
 from parity.benchmark.setting import set_up
+from parity.benchmark.task import JAX
 from parity.benchmark.torch_contestant import TorchInference, TorchTraining
 from parity.benchmark.torch_epochs import TorchEpochs
 from parity.benchmark.torch_layer import TorchLayer
+from unet_jax.cache import Held
 from unet_jax.config import AugmentConfig, Config, DataConfig, LossConfig, ModelConfig, TrainConfig
 from unet_jax.describe import describe
+from unet_jax.pipeline import Pipeline
 
+FREEZING = "TORCHINDUCTOR_FREEZING"
 TINY = Config(
     data=DataConfig(size=(16, 24)),
     model=ModelConfig(architecture="plain", channels=(4,), norm="batch"),
@@ -41,7 +49,7 @@ ALL = replace(
 
 @pytest.fixture(autouse=True)
 def _settings_as_they_were(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for name in ("TORCHINDUCTOR_CACHE_DIR", "XLA_PYTHON_CLIENT_PREALLOCATE"):
+    for name in ("TORCHINDUCTOR_CACHE_DIR", FREEZING, "XLA_PYTHON_CLIENT_PREALLOCATE"):
         monkeypatch.setenv(name, "")  # What contestants set is taken back.
     names = ("jax_enable_compilation_cache", "jax_default_matmul_precision")
     before = {name: jax.config.values[name] for name in names}
@@ -94,15 +102,32 @@ def test_no_step_is_begun_before_the_last_but_one_is_done(tmp_path: Path):
     ours.wait()
 
 
-def test_both_loaders_serve_the_same_epochs(tmp_path: Path):
+@pytest.mark.parametrize("held", [False, True], ids=["from records", "from memory"])
+def test_both_loaders_serve_the_same_epochs(held: bool, tmp_path: Path, monkeypatch):
     data = replace(ALL.data, scenes=12, val_fraction=0.25, prepared_dir=tmp_path / "prepared")
     plain = replace(ALL, data=data, train=TrainConfig(batch_size=4))
     task = set_up(replace(plain, loss=ALL.loss), 4, 6, tmp_path, 1, 0)
     theirs = TorchEpochs(task, REFERENCE)
-    ours = JaxEpochs(task, Contender(framework="jax", how="jit", precision="float32"))
+    kept = []
+
+    def hold(*args: Any, hold: Callable[..., Held] = Pipeline.hold) -> Held:
+        kept.append(hold(*args))
+        return kept[-1]
+
+    monkeypatch.setattr(Pipeline, "hold", hold)
+    jit = Contender(framework="jax", how="jit", precision="float32")
+    ours = JaxEpochs(task, jit, held=held)
+    assert len(kept) == held
     expected = theirs.outcomes()  # Of an epoch, and of the first step of the next.
     assert ours.steps == theirs.steps == 2
     assert distance(ours.outcomes(), expected) < LIMITS["train"]["float32"]
+
+
+def test_a_set_that_may_not_be_held_is_no_row(tmp_path: Path):
+    data = replace(TINY.data, scenes=12, prepared_dir=tmp_path / "prepared", cache="none")
+    task = set_up(replace(TINY, data=data), 2, 6, tmp_path, 1, 0)
+    with pytest.raises(ValueError, match=r"data\.cache: none"):
+        JaxEpochs(task, Contender(framework="jax", how="jit", precision="float32"), held=True)
 
 
 def test_torch_averages_weights_as_its_own_average_does(tmp_path: Path):
@@ -135,7 +160,8 @@ def test_a_gpus_memory_is_what_is_held_and_what_a_step_takes(
     assert not caplog.records, "compiled once more"
     sizes = ours.program().memory_analysis()
     # What is given back in place of a donated state is not counted twice.
-    size = sum(leaf.nbytes for leaf in jax.tree.leaves(ours.variables["params"]))
+    weights = task.load(JAX).items()
+    size = sum(array.nbytes for name, array in weights if name.startswith("params/"))
     donated = sizes.alias_size_in_bytes
     assert donated > 3 * size if kind is JaxTraining else donated == 0
     assert peak == 7 + sizes.temp_size_in_bytes + sizes.output_size_in_bytes - donated
@@ -193,6 +219,11 @@ def test_contenders_are_every_dress_and_chosen_by_their_names():
     found = contenders(("float32", "tf32"), devices=2)
     assert len(found) == len({each.name for each in found}) == 2 * (2 + 3 * 2)
     assert not any(each.how == "pmap" for each in contenders(("float32",), devices=1))
+    frozen = {each.name for each in contenders(("float32",), devices=1, frozen=True)}
+    assert frozen - {each.name for each in found} == {
+        "PyTorch compile frozen, channels_last, float32",
+        "PyTorch compile frozen, contiguous, float32",
+    }
     names = [each.name for each in chosen(found, ["pmap", "eager, channels"], "--contenders")]
     assert names == [
         "JAX pmap, float32",
@@ -205,6 +236,44 @@ def test_contenders_are_every_dress_and_chosen_by_their_names():
     assert {each.missing(gpu=False) for each in found if each.precision == "tf32"} == {
         "needs a GPU"
     }
+
+
+def test_one_dress_has_weights_that_stay(tmp_path: Path, monkeypatch):
+    """PyTorch is told in the environment, which it reads when it first compiles."""
+    seen = []
+    monkeypatch.setattr(torch, "compile", lambda *_, **how: seen.append(os.environ[FREEZING]))
+    task = set_up(TINY, 2, 2, tmp_path, 1, 0)
+    for how in ("compile frozen", "compile"):
+        TorchInference(task, replace(REFERENCE, how=how))
+    assert seen == ["1", "0"]
+    program = (
+        "import sys, parity.benchmark.torch_contestant\n"
+        "print('torch._inductor.config' in sys.modules)\n"
+    )
+    command = [sys.executable, "-c", program]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True).stdout
+    assert said == "False\n"
+
+
+def test_freed_memory_is_no_peak():
+    """That a process was told to keep, as those that are measured are."""
+    program = (
+        "import numpy as np\n"
+        "from parity.benchmark import memory\n"
+        "from unet_jax.heap import keep_step_memory\n"
+        "keep_step_memory()\n"
+        "memory.forget_peak()\n"
+        "before = memory.peak()\n"
+        "np.ones(25_000_000)\n"
+        "among = memory.peak()\n"
+        "memory.forget_peak()\n"
+        "print(before, among, memory.peak())\n"
+    )
+    command = [sys.executable, "-c", program]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True).stdout
+    before, among, after = map(int, said.split())
+    assert among > before + 190_000_000
+    assert after < before + 10_000_000
 
 
 def test_a_batch_is_the_same_for_both(tmp_path: Path):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from parity.benchmark.contender import LOADED, chosen
+from parity.benchmark.contender import HELD, LOADED, chosen
 from parity.benchmark.page import page
 from parity.benchmark.regression import changes
 from parity.benchmark.result import Results, Row, load
@@ -128,22 +128,27 @@ def test_the_page_says_what_was_measured_and_what_was_not(tmp_path: Path):
 
 
 def test_each_device_begins_with_an_overview(tmp_path: Path):
-    """Of PyTorch's rows the fastest counts; end to end, of those that wait for their data."""
+    """Of rows on one device the fastest counts; end to end, of those that read their data."""
     slower = replace(row("PyTorch eager, channels_last, bfloat16", 0.4), memory=1)
     failed = row("PyTorch eager, contiguous, bfloat16", failure="out of memory")
-    trained = replace(OLD, rows=[OURS, slower, replace(THEIRS, memory=4_000_000_000), failed])
+    many = replace(row("JAX pmap, bfloat16", 0.01), devices=8)
+    twice = replace(THEIRS, memory=4_000_000_000)
+    trained = replace(OLD, rows=[OURS, many, slower, twice, failed])
     waiting = [
+        replace(OURS, contender=OURS.contender + HELD, samples=(0.01,)),
         replace(OURS, contender=OURS.contender + LOADED, samples=(0.16,), bound=None),
         replace(THEIRS, contender=THEIRS.contender + LOADED, samples=(0.24,), memory=None),
     ]
     trained.save(tmp_path / "card--1.json")
     replace(OLD, subject="end-to-end", rows=[*OLD.rows, *waiting]).save(tmp_path / "card--2.json")
-    overview = page(tmp_path).partition("## Card 9\n")[2].partition("###")[0]
+    overview, _, sections = page(tmp_path).partition("## Card 9\n")[2].partition("###")
     case = "a U-Net | 256×256, batch 16 | bfloat16"
     assert [line for line in overview.splitlines() if case in line] == [
         f"| train, {case} | 160 | 80 (compile, channels_last) | 2.00× | 0.50× | 50% |",
         f"| end-to-end, {case} | 100 | 66.7 (compile, channels_last) | 1.50× | – | – |",
     ]
+    assert sections.count("JAX jit, bfloat16: 2.00× PyTorch compile, channels_last") == 2
+    assert "JAX jit, bfloat16, from memory: 1000.0% of the rate without" in sections
 
 
 def test_some_cases_of_the_suite_can_be_named():

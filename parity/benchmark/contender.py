@@ -6,11 +6,22 @@ from typing import Literal, Protocol, TypeVar
 
 Precision = Literal["float32", "tf32", "bfloat16", "float16"]
 """What convolutions compute in. tf32: float32, of which a GPU's fast units take 10 bits."""
-How = Literal["jit", "jit, XLA alone", "pmap", "eager", "compile", "compile max-autotune"]
+How = Literal[
+    "jit",
+    "jit, XLA alone",
+    "pmap",
+    "eager",
+    "compile",
+    "compile frozen",
+    "compile max-autotune",
+]
+"""What runs a framework's Python code. Frozen: weights are constants for PyTorch's compiler, which
+may fold norms into convolutions, as JAX does here."""
 
 NEEDS_GPU = "needs a GPU"
-LOADED = ", from prepared records"
-"""What is added to the name of a contender that waits for its data, too."""
+LOADED, HELD = ", from prepared records", ", from memory"
+"""What is added to the name of a contender that waits for its data, too: from disk in every epoch,
+or held by the device or the host, as JAX' training has it where there is room."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +57,7 @@ REFERENCE = Contender(framework="torch", how="eager", precision="float32", chann
 
 
 def contenders(
-    precisions: Sequence[Precision], devices: int, onednn: bool = False
+    precisions: Sequence[Precision], devices: int, *, onednn: bool = False, frozen: bool = False
 ) -> list[Contender]:
     """All of these precisions, JAX first.
 
@@ -54,13 +65,15 @@ def contenders(
       precisions: In this order.
       devices: How many there are; with one, pmap is what jit is.
       onednn: Whether JAX calls it for convolutions of float32; then XLA's own take part, too.
+      frozen: Whether weights stay as they are.
     """
     ways: tuple[How, ...] = ("jit", "pmap") if devices > 1 else ("jit",)
     jax = []
     for precision in precisions:
         own = (*ways, "jit, XLA alone") if onednn and precision == "float32" else ways
         jax += [Contender(framework="jax", how=how, precision=precision) for how in own]
-    modes: tuple[How, ...] = ("eager", "compile", "compile max-autotune")
+    constant: tuple[How, ...] = ("compile frozen",) if frozen else ()
+    modes: tuple[How, ...] = ("eager", "compile", *constant, "compile max-autotune")
     return jax + [
         Contender(framework="torch", how=how, precision=precision, channels_last=layout)
         for precision in precisions

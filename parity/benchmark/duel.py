@@ -1,9 +1,9 @@
-"""JAX against PyTorch, each in its fastest dress."""
+"""JAX against PyTorch on one device, each in its fastest dress."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from parity.benchmark.contender import LOADED
+from parity.benchmark.contender import HELD, LOADED
 from parity.benchmark.result import Row
 
 
@@ -40,10 +40,15 @@ def duels(rows: Sequence[Row], *, loaded: bool = False) -> list[Duel]:
 
     Args:
       rows: A case's.
-      loaded: Whether of those that wait for their data, or of those that have it.
+      loaded: Whether of those that read their data, or of those that have it.
     """
     measured = [
-        row for row in rows if row.failure is None and row.contender.endswith(LOADED) == loaded
+        row
+        for row in rows
+        if row.failure is None
+        and row.devices == 1
+        and row.contender.endswith(LOADED) == loaded
+        and not row.contender.endswith(HELD)
     ]
     found = []
     for precision in dict.fromkeys(row.precision for row in measured):

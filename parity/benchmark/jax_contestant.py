@@ -74,11 +74,10 @@ class JaxContestant(Contestant):
         self.batch = Batch(**task.load(BATCH))
 
     def started(self) -> TrainState:
-        """The state before the first step, on all devices."""
+        """The state before the first step, on all devices, in place of the host's variables."""
+        given, self.variables = self.variables, {}
         start = jax.jit(self.recipe.start)
-        return self.parallel.replicate(
-            start(self.variables["params"], self.variables["batch_stats"])
-        )
+        return self.parallel.replicate(start(given["params"], given["batch_stats"]))
 
     def placed(self, arrays: Any) -> Any:
         """Arrays on the devices, divided by their first axis."""

@@ -20,7 +20,15 @@ from unet_jax.train import settle
 class JaxEpochs(JaxContestant):
     """Whole epochs, without validation; a sample is one."""
 
-    def __init__(self, task: Task, contender: Contender) -> None:
+    def __init__(self, task: Task, contender: Contender, *, held: bool) -> None:
+        """Args:
+        task: What is to be run.
+        contender: How.
+        held: Whether the set lies in memory, where `data.cache` says; else it is read anew.
+
+        Raises:
+          ValueError: There is no room for it.
+        """
         super().__init__(task, contender)
         config = self.config
         pipeline = Pipeline.of(config, open_dataset(config.data))
@@ -35,7 +43,9 @@ class JaxEpochs(JaxContestant):
             parallel=self.parallel,
         )
         self._learner.state = self.started()
-        settle(pipeline, self._learner, config.data.cache, 1, iter)
+        place = settle(pipeline, self._learner, config.data.cache if held else "none", 1, iter)
+        if held and place == "none":
+            raise ValueError("data.cache: none, or no room for the set in memory")
         self._batches: Iterator[Batch] = chain.from_iterable(map(pipeline.train, count()))
 
     def step(self) -> None:

@@ -1,6 +1,7 @@
 """This process' own memory, as Linux counts it."""
 
 import contextlib
+import ctypes
 from pathlib import Path
 
 import psutil
@@ -14,7 +15,13 @@ def resident() -> int:
 
 
 def forget_peak() -> None:
-    """Has `peak` count from now on, where the system lets it."""
+    """Has `peak` count from now on, where the system lets it.
+
+    What was freed counts no more: glibc may keep it for the process (`unet_jax.heap`).
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
     with contextlib.suppress(OSError):
         (PROCESS / "clear_refs").write_text("5")
 

@@ -12,7 +12,15 @@ import torch
 
 from parity.benchmark import machine
 from parity.benchmark.agreement import LIMITS
-from parity.benchmark.contender import LOADED, REFERENCE, Contender, Precision, chosen, contenders
+from parity.benchmark.contender import (
+    HELD,
+    LOADED,
+    REFERENCE,
+    Contender,
+    Precision,
+    chosen,
+    contenders,
+)
 from parity.benchmark.contestant import Contestant
 from parity.benchmark.jax_contestant import JaxInference, JaxTraining
 from parity.benchmark.jax_epochs import JaxEpochs
@@ -30,13 +38,21 @@ from unet_jax.config import Config, dump
 from unet_jax.datasets import class_ids
 
 Subject = Literal["train", "infer", "end-to-end", "scaling"]
-CONTESTANTS: dict[tuple[Subject, str], Callable[[Task, Contender], Contestant]] = {
+Job = Literal["train", "infer", "from records", "from memory"]
+JOBS: dict[Subject, tuple[Job, ...]] = {
+    "train": ("train",),
+    "infer": ("infer",),
+    "end-to-end": ("train", "from records", "from memory"),
+}
+ADDED = {"from records": LOADED, "from memory": HELD}
+CONTESTANTS: dict[tuple[Job, str], Callable[[Task, Contender], Contestant]] = {
     ("train", "jax"): JaxTraining,
     ("train", "torch"): TorchTraining,
     ("infer", "jax"): JaxInference,
     ("infer", "torch"): TorchInference,
-    ("end-to-end", "jax"): JaxEpochs,
-    ("end-to-end", "torch"): TorchEpochs,
+    ("from records", "jax"): partial(JaxEpochs, held=False),
+    ("from records", "torch"): TorchEpochs,
+    ("from memory", "jax"): partial(JaxEpochs, held=True),
 }
 
 
@@ -97,7 +113,12 @@ def measure(config: Config, plan: Plan, say: Callable[[str], object]) -> Results
     devices = torch.cuda.device_count() if gpu else int(os.environ.get("JAX_NUM_CPU_DEVICES", "1"))
     own: Precision = config.train.precision
     precisions = plan.precisions or ((own, "tf32") if own == "float32" else (own,))
-    everyone = contenders(precisions, devices, not gpu and onednn.available())
+    everyone = contenders(
+        precisions,
+        devices,
+        onednn=not gpu and onednn.available(),
+        frozen=plan.subject == "infer",
+    )
     found = chosen(everyone, plan.parts, "--contenders")
     facts, device = machine.facts(), machine.device(gpu)
     peaks, rows = device_peaks(device), []
@@ -144,14 +165,12 @@ def _rows(
     """Those of one size of batch."""
     entries: dict[str, Contender] = {}
     listed: list[Entry] = []
-    subjects: list[Subject] = [plan.subject]
-    if plan.subject == "end-to-end":
-        subjects = ["train", "end-to-end"]
     for contender in found:
-        for subject in subjects:
-            entry = _entry(task, contender, subject)
-            entries[entry.name] = contender
-            listed.append(entry)
+        for job in JOBS[plan.subject]:
+            if (job, contender.framework) in CONTESTANTS:
+                entry = _entry(task, contender, job)
+                entries[entry.name] = contender
+                listed.append(entry)
     timings = plan.race(say).run(listed)
     return [
         whole_row(
@@ -196,6 +215,7 @@ def whole_row(
         contender=name,
         precision=precision,
         images=batch,
+        devices=devices,
         wanted=plan.samples,
         flops=passes * sum(layer.flops for layer in layers),
         bound=passes * bound(layers, precision, peaks) / devices,
@@ -203,12 +223,13 @@ def whole_row(
     return filled(row, timing)
 
 
-def _entry(task: Task, contender: Contender, subject: Subject) -> Entry:
-    kind = "infer" if subject == "infer" else "train"
-    reference = None if contender == REFERENCE else _entry(task, REFERENCE, subject)
+def _entry(task: Task, contender: Contender, job: Job) -> Entry:
+    kind = "infer" if job == "infer" else "train"
+    same: Job = "from records" if job == "from memory" else job
+    reference = None if contender == REFERENCE else _entry(task, REFERENCE, same)
     return Entry(
-        name=contender.name + (LOADED if subject == "end-to-end" else ""),
-        make=partial(CONTESTANTS[subject, contender.framework], task, contender),
+        name=contender.name + ADDED.get(job, ""),
+        make=partial(CONTESTANTS[job, contender.framework], task, contender),
         reference=reference,
         limit=LIMITS[kind][contender.precision],
         missing=contender.missing(task.gpu),

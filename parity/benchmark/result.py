@@ -21,6 +21,7 @@ class Row:
       precision: What convolutions computed in.
       failure: Why it was not measured; None if it was.
       images: A step's.
+      devices: How many took part.
       samples: Seconds a step of each sample, in the order in which they were taken.
       steps: A sample's.
       wanted: How many samples there were to be.
@@ -39,6 +40,7 @@ class Row:
     precision: str
     failure: str | None = None
     images: int = 0
+    devices: int = 1
     samples: tuple[float, ...] = ()
     steps: int = 0
     wanted: int = 0

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from parity.benchmark.contender import LOADED, NEEDS_GPU
+from parity.benchmark.contender import HELD, LOADED, NEEDS_GPU
 from parity.benchmark.duel import duels
 from parity.benchmark.layers import PARTS, lost
 from parity.benchmark.result import Results, Row
@@ -93,7 +93,8 @@ def loading(rows: Sequence[Row]) -> list[str]:
     return [
         f"{name}: {rate / rates[step]:.1%} of the rate without"
         for name, rate in rates.items()
-        if name.endswith(LOADED) and (step := name.removesuffix(LOADED)) in rates
+        if name.endswith((LOADED, HELD))
+        and (step := name.removesuffix(LOADED).removesuffix(HELD)) in rates
     ]
 
 

@@ -22,7 +22,7 @@ from unet_torch_ref.models import build_model
 from unet_torch_ref.optim import build_optimizer
 from unet_torch_ref.step import Scaler, lower_precision
 
-MODES = {"compile": None, "compile max-autotune": "max-autotune"}
+MODES = {"compile": None, "compile frozen": None, "compile max-autotune": "max-autotune"}
 
 
 class TorchContestant(Contestant):
@@ -38,15 +38,16 @@ class TorchContestant(Contestant):
         self.task, self.contender = task, contender
         # A new one each time, for the time to compile is shown.
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = tempfile.mkdtemp(dir=task.folder)
+        os.environ["TORCHINDUCTOR_FREEZING"] = str(int(contender.how == "compile frozen"))
         self.device = torch.device("cuda" if task.gpu else "cpu")
         fast = contender.precision == "tf32"
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = fast
         torch.backends.cudnn.benchmark = True
+        self._before = memory.resident()
         self.batch = self.placed(task.load(BATCH))
         data = task.config.data
         mean, std = (torch.tensor(values, device=self.device) for values in (data.mean, data.std))
         self.mean_std = (mean, std)
-        self._before = memory.resident()
         channels_last = contender.channels_last
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
         model = build_model(
