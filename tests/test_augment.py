@@ -340,6 +340,38 @@ def test_a_ramp_shows_where_pixels_come_from(framework: str, size: tuple[int, in
         assert np.all(warped[outside] == 0)
 
 
+@pytest.mark.parametrize(("options", "expected"), EXACT.values(), ids=EXACT.keys())
+def test_whole_pixels_move_exactly_in_float32_too(options, expected):
+    """As the benchmark has PyTorch move them."""
+    rng = np.random.default_rng(0)
+    image, mask = rng.normal(size=(12, 12, 3)), rng.integers(0, 5, (12, 12), np.uint8)
+    geometry = torch.from_numpy(affine((12, 12), (12, 12), **options))[None]
+    moved = unet_torch_ref.augment.warp(
+        torch.from_numpy(image).permute(2, 0, 1)[None], geometry, coordinates=torch.float32
+    )
+    assert np.array_equal(moved[0].permute(1, 2, 0), expected(image.astype(np.float32), 0))
+    ids = unet_torch_ref.augment.warp_mask(
+        torch.from_numpy(mask)[None], geometry, 7, coordinates=torch.float32
+    )
+    assert np.array_equal(ids[0], expected(mask, 7))
+
+
+def test_in_float32_places_are_off_by_a_millionth():
+    height, width = 300, 500
+    ramp = torch.arange(width, dtype=torch.float64).expand(1, 1, height, width)
+    off = []
+    for drawn in draw_many(OPTIONS["all"], 20, size=(height, width), stored=(height, width)):
+        geometry = torch.from_numpy(drawn.geometry)[None]
+        (x, y), side = source(drawn.geometry, (height, width)), width - 1
+        inside = torch.from_numpy((x >= 0) & (x <= side) & (y >= 0) & (y <= height - 1))
+        exact, single = (
+            unet_torch_ref.augment.warp(ramp, geometry, coordinates=dtype)[0, 0][inside]
+            for dtype in (torch.float64, torch.float32)
+        )
+        off.append((exact - single).abs().max().item() / width)
+    assert 1e-8 < max(off) < 1e-6
+
+
 @FRAMEWORKS
 def test_half_way_between_two_pixels_the_later_one_is_nearest(framework: str):
     mask = np.arange(1, 31, dtype=np.uint8).reshape(5, 6)

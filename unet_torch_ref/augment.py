@@ -17,6 +17,7 @@ def inputs_and_targets(
     dtype: torch.dtype,
     fill: int,
     size: tuple[int, int] | None = None,
+    coordinates: torch.dtype = torch.float64,
 ) -> tuple[Tensor, Tensor]:
     """What the network is given: the batch with its colours and its geometry changed.
 
@@ -26,6 +27,8 @@ def inputs_and_targets(
       dtype: Of the images.
       fill: What the mask holds outside of the picture; there the image has the mean colour.
       size: H and W that `geometry` is for; None: the batch's own.
+      coordinates: What pixels' places are computed in. Of float32 they are exact where whole pixels
+        move; else they are off by up to a millionth of the picture's longer side.
 
     Returns:
       Normalised images [B, C, H, W] in channels-last memory, and masks uint8 [B, H, W].
@@ -33,15 +36,19 @@ def inputs_and_targets(
     image = normalise(batch.image, mean_std, dtype, batch.colour)
     if batch.geometry is None:
         return image, batch.mask
-    mask = warp_mask(batch.mask, batch.geometry, fill, size)
-    return warp(image, batch.geometry, size), mask
+    mask = warp_mask(batch.mask, batch.geometry, fill, size, coordinates)
+    return warp(image, batch.geometry, size, coordinates), mask
 
 
-def border_map(batch: Batch, size: tuple[int, int] | None = None) -> Tensor | None:
+def border_map(
+    batch: Batch,
+    size: tuple[int, int] | None = None,
+    coordinates: torch.dtype = torch.float64,
+) -> Tensor | None:
     """The batch's border map [B, H, W] with its geometry changed; 0 outside of the picture."""
     if batch.border is None or batch.geometry is None:
         return batch.border
-    return warp_mask(batch.border, batch.geometry, 0, size)
+    return warp_mask(batch.border, batch.geometry, 0, size, coordinates)
 
 
 def normalise(
@@ -81,23 +88,33 @@ def colour(image: Tensor, factors: Tensor) -> Tensor:
     return torch.where(shift == 0, image, _turn_hue(image, shift))
 
 
-def warp(image: Tensor, geometry: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+def warp(
+    image: Tensor,
+    geometry: Tensor,
+    size: tuple[int, int] | None = None,
+    coordinates: torch.dtype = torch.float64,
+) -> Tensor:
     """Takes each pixel from where int32 [B, 2, 3] says: bilinear, 0 outside.
 
     Args:
       image: [B, C, H', W'].
       geometry: As in `Batch.geometry`.
       size: H and W; None: the image's.
+      coordinates: As of `inputs_and_targets`.
 
     Returns:
       [B, C, H, W] in channels-last memory.
     """
-    warped = _sample(image.double(), geometry, size, "bilinear", nudge=0.0).to(image.dtype)
-    return warped.contiguous(memory_format=torch.channels_last)
+    warped = _sample(image.to(coordinates), geometry, size, "bilinear", nudge=0.0)
+    return warped.to(image.dtype).contiguous(memory_format=torch.channels_last)
 
 
 def warp_mask(
-    mask: Tensor, geometry: Tensor, fill: int, size: tuple[int, int] | None = None
+    mask: Tensor,
+    geometry: Tensor,
+    fill: int,
+    size: tuple[int, int] | None = None,
+    coordinates: torch.dtype = torch.float64,
 ) -> Tensor:
     """Takes each id from where int32 [B, 2, 3] says: nearest, `fill` outside.
 
@@ -108,13 +125,14 @@ def warp_mask(
       geometry: As in `Batch.geometry`.
       fill: The id outside.
       size: H and W; None: the mask's.
+      coordinates: As of `inputs_and_targets`.
 
     Returns:
       [B, H, W].
     """
     # `grid_sample` rounds ties to even. A quarter of the coordinates' unit makes them go up, and
     # can move nothing else. Ids count from 1 here, because it gives 0 outside.
-    ids = mask[:, None].double() + 1
+    ids = mask[:, None].to(coordinates) + 1
     taken = _sample(ids, geometry, size, "nearest", nudge=0.25 / 65536)[:, 0]
     return torch.where(taken == 0, fill, taken - 1).to(mask.dtype)
 
@@ -122,7 +140,7 @@ def warp_mask(
 def _sample(
     image: Tensor, geometry: Tensor, size: tuple[int, int] | None, mode: str, nudge: float
 ) -> Tensor:
-    """`grid_sample` at coordinates that stay exact through its change of units and back.
+    """`grid_sample` at coordinates of the image's type, exact through its change of units and back.
 
     They are so in float64 (they have up to 32 bits; float32 has 24) if the sides are powers of 2:
     the picture is padded to them with the 0 that is outside of it anyway.
@@ -132,8 +150,8 @@ def _sample(
     image = F.pad(image, (0, right - width, 0, bottom - height))
     rows, columns = (torch.arange(n, device=image.device) for n in size or (height, width))
     y, x = torch.meshgrid(rows, columns, indexing="ij")
-    output = torch.stack([x, y, torch.ones_like(x)]).double().flatten(1)  # [3, H W]
-    source = geometry.double() @ output / 65536 + nudge  # [B, 2, H W]
+    by_x, by_y, shift = geometry.to(image.dtype)[..., None].unbind(2)  # [B, 2, 1]
+    source = (by_x * x.flatten() + by_y * y.flatten() + shift) / 65536 + nudge  # [B, 2, H W]
     across, down = source.unbind(1)
     grid = torch.stack([(2 * across + 1) / right - 1, (2 * down + 1) / bottom - 1], dim=-1)
     grid = grid.unflatten(1, (len(rows), len(columns)))
@@ -146,7 +164,8 @@ def _blend(image: Tensor, other: Tensor, share: Tensor) -> Tensor:
 
 
 def _luminance(image: Tensor) -> Tensor:
-    return (image * image.new_tensor(LUMINANCE)).sum(-1, keepdim=True)
+    channels = zip(LUMINANCE, image.split(1, dim=-1), strict=True)
+    return sum((share * channel for share, channel in channels), image.new_zeros(()))
 
 
 def _turn_hue(image: Tensor, shift: Tensor) -> Tensor:
@@ -165,5 +184,6 @@ def _turn_hue(image: Tensor, shift: Tensor) -> Tensor:
         (green - blue) / divisor,
         torch.where(high == green, (blue - red) / divisor + 2, (red - green) / divisor + 4),
     )
-    place = (image.new_tensor((5, 3, 1)) + hue + 6 * shift) % 6
+    behind = torch.arange(5, 0, -2, device=image.device, dtype=image.dtype)
+    place = (behind + hue + 6 * shift) % 6
     return (high - chroma * torch.minimum(place, 4 - place).clamp(0, 1)).clamp(0, 1)

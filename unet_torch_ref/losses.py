@@ -148,7 +148,8 @@ class Loss:
         """Weight of each class, [C]."""
         if self.class_weights is None:
             return None
-        return torch.tensor(self.class_weights, dtype=dtype, device=device)
+        # A copy that nothing waits for.
+        return torch.tensor(self.class_weights, dtype=dtype).to(device, non_blocking=True)
 
     def _cross_entropy(self, logits: Tensor, target: Tensor, border: Tensor | None) -> Tensor:
         """Of each pixel."""
@@ -168,7 +169,7 @@ class Loss:
     def _binary(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
         """Smoothed, it is what two classes have: a share of the mean over both targets."""
         logit = logits[:, 0]
-        pos_weight = None if self.pos_weight == 1 else logits.new_tensor(self.pos_weight)
+        pos_weight = None if self.pos_weight == 1 else logits.new_full((), self.pos_weight)
         weight = logits.new_ones(2) if weight is None else weight  # Any other class is an error.
 
         def entropy(target: Tensor) -> Tensor:

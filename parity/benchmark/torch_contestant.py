@@ -105,7 +105,7 @@ class TorchTraining(TorchContestant):
     """Whole training steps: `unet_torch_ref.step.train_step` without what a benchmark can spare.
 
     Nothing is skipped if the loss is not finite (float16's scaler aside), no metric but the loss is
-    kept, and the optimiser is fused where PyTorch has one.
+    kept, the optimiser is fused where PyTorch has one, and pixels' places are of float32.
     """
 
     def __init__(self, task: Task, contender: Contender) -> None:
@@ -165,10 +165,10 @@ class TorchTraining(TorchContestant):
 
     def inputs(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """What the network and its loss are given."""
-        size = self.task.config.data.size
-        image, mask = inputs_and_targets(batch, self.mean_std, torch.float32, self.fill, size)
+        size, dtype = self.task.config.data.size, torch.float32
+        image, mask = inputs_and_targets(batch, self.mean_std, dtype, self.fill, size, dtype)
         image = image.contiguous(memory_format=self.layout)
-        return image, mask, batch.valid, border_map(batch, size)
+        return image, mask, batch.valid, border_map(batch, size, dtype)
 
     def share(
         self,
