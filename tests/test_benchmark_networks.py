@@ -18,7 +18,7 @@ import pytest
 from contestants import SLEEP, Troubled
 from PIL import Image
 
-from parity.benchmark import layers, networks, setting
+from parity.benchmark import layers, memory, networks, setting
 from parity.benchmark.contestant import WHOLE_SAMPLE
 from parity.benchmark.duel import duels
 from parity.benchmark.result import Results, load
@@ -108,6 +108,7 @@ def test_what_cannot_be_measured_is_a_row(results):
 
 def test_facts_and_chart_lie_beside(results, tmp_path):
     facts = results.facts
+    assert facts["memory"] == memory.ACCOUNT
     assert facts["versions"].keys() == {"python", "jax", "jaxlib", "flax", "torch", "numpy"}
     assert facts["command"].startswith("python scripts/benchmark.py train --architecture plain")
     assert facts["peaks"]["source"] == "measured: a product, a copy"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from parity.benchmark import memory
 from parity.benchmark.contender import HELD, LOADED, chosen
 from parity.benchmark.page import page
 from parity.benchmark.regression import changes
@@ -122,9 +123,15 @@ def test_the_page_says_what_was_measured_and_what_was_not(tmp_path: Path):
     assert "JAX jit, bfloat16: 2.00× PyTorch compile, channels_last, bfloat16" in text
     assert "2026-01-02; jax 1.2" in text
     assert "driver 550, clock 1 MHz before the run, at most 2 MHz" in text
+    assert "; memory with what compilation took and freed. Raw: [card-9" in text
     unmeasured = text.partition("## GPU: not measured")[2]
     assert "`python scripts/benchmark.py suite`" in unmeasured
     assert unmeasured.count("| not measured |") == len(GPU) - 1 + len(CPU)
+
+
+def test_the_page_says_how_memory_was_counted(tmp_path: Path):
+    replace(OLD, facts=FACTS | {"memory": memory.ACCOUNT}).save(tmp_path / "card.json")
+    assert "; memory without what compilation took and freed. Raw" in page(tmp_path)
 
 
 def test_each_device_begins_with_an_overview(tmp_path: Path):

@@ -7,6 +7,8 @@ from pathlib import Path
 import psutil
 
 PROCESS = Path("/proc/self")
+ACCOUNT = "without what compilation took and freed"
+"""What files of results say of the memory of their rows."""
 
 
 def resident() -> int:

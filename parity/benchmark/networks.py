@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import torch
 
-from parity.benchmark import machine
+from parity.benchmark import machine, memory
 from parity.benchmark.agreement import LIMITS
 from parity.benchmark.contender import (
     HELD,
@@ -139,7 +139,7 @@ def summed_up(
 ) -> Results:
     """The rows with all that is known of how they came about; without places on this machine."""
     shown = replace(config, data=replace(config.data, data_dir=None, description=None))
-    facts |= {"peaks": peaks._asdict(), "settings": dump(shown)}
+    facts |= {"peaks": peaks._asdict(), "settings": dump(shown), "memory": memory.ACCOUNT}
     return Results(subject=plan.subject, title=title(config), device=device, facts=facts, rows=rows)
 
 

@@ -20,31 +20,39 @@ from parity.benchmark.table import (
 HEAD = """# Benchmarks
 
 Written by `python scripts/benchmark.py docs` from the JSON files in `benchmarks/`, which hold
-every sample; nothing here is entered by hand, or estimated.
+every sample; no figure here is entered by hand, or estimated.
 
 Every contender runs in a process of its own, from the same weights on the same batch, which lies on
 the device; they take turns (A B A B …), so that a slow minute slows all. A sample is as many whole
-steps as last 0.5 s, one begun while another runs as in training (of a layer, 50 ms), and ends when
-the device is done. With `--starts N` the samples come from N processes of each contender, since one
-of them may by chance be slower than another throughout. Before anything is timed, the losses of
-three steps (of inference, the logits) have to agree with those of PyTorch in float32, or nothing is
-shown. PyTorch's step waits for the device nowhere, has a fused optimiser, and, compiled,
-augmentation, network and loss in one function; float16 has a scaled loss. The learning rate is
-constant. On a CPU, glibc is told to keep freed memory, and OpenMP's threads to wait a little longer
-before they sleep, for both frameworks; and JAX has its convolutions of float32 computed by oneDNN
-where that is installed, as PyTorch has, and then, on two cores, one thread for all else (the AMD
-EPYC's rows always, later ones where layers are small); *XLA alone* is JAX without it.
+steps as last 0.5 s, one begun while another runs as in training (of a layer, 50 ms; end to end, an
+epoch), and ends when the device is done. With `--starts N` the samples come from N processes of
+each contender, since one of them may by chance be slower than another throughout. Before such a
+process is timed, the losses of its first three steps (of inference, the logits) have to agree with
+those of PyTorch in float32, or nothing is shown. The learning rate is constant.
+
+PyTorch's step waits for the device nowhere, has a fused optimiser, and, compiled, augmentation,
+network and loss in one function; float16 has a scaled loss. *Frozen*: its compiler takes the
+weights for constants (prediction alone), as JAX does here where it folds a batch norm into the
+convolution before it. On a CPU, glibc is told to keep freed memory, and OpenMP's threads to wait a
+little longer before they sleep, for both frameworks; and JAX has its convolutions of float32
+computed by oneDNN where that is installed, as PyTorch has, and then, on two cores, one thread for
+all else where layers are small (until 2026-11-26 always); *XLA alone* is JAX without it.
+
+End to end, *from prepared records* reads them anew in every epoch, PyTorch by its own loader, in
+processes beside it; *from memory* is JAX' training as it is run where there is room for the set:
+held by a GPU, or by the host.
 
 - *first step, more*: what the first step takes longer than later ones, compilation most of all;
   with `--together`, beside others that compile and try out which code is fastest.
-- *memory*: the most that was held at once: of a GPU as its framework counts it (of JAX what is
-  held between steps, and by XLA's account what a step takes beside it; in rows until 2026-11-27,
-  and end to end, the most since JAX started, compilation included), of a CPU what the process has
-  more than before the network was built.
+- *memory*: the most that was held at once, of a GPU as its framework counts it (of JAX what is
+  held between steps, and by XLA's account what a step takes beside it), of a CPU what the process
+  has more than before the network was built. Below each command is said whether that is *without
+  what compilation took and freed*; end to end, JAX' count on a GPU is always with it.
 - *TFLOP/s*: of convolutions, a multiply-add being 2; training counts three forward passes.
 - *of roofline*: for each convolution the longer of arithmetic at the device's peak and memory
   traffic at its bandwidth, summed, over the measured time. Norms, activations and the optimiser
-  are taken to cost nothing.
+  are taken to cost nothing. A shared CPU's measured peaks vary from hour to hour, by a quarter and
+  more, so its share is a rough one.
 - *off reference*: the largest relative difference of what was compared.
 
 A case of one's own: `python scripts/benchmark.py train --preset PRESET --batch-sizes 1 4 8`;
@@ -134,6 +142,7 @@ def _section(path: Path, results: Results) -> str:
     machine.append(
         f"peaks {peaks['source']}: TFLOP/s {reached}; {peaks['bandwidth'] / 1e9:,.0f} GB/s"
     )
+    machine.append(f"memory {facts.get('memory', 'with what compilation took and freed')}")
     shown.append(f"{'; '.join(machine)}. Raw: [{path.name}](benchmarks/{path.name}).\n")
     if results.subject == "ops":
         return "\n".join([*shown, _table(LAYER_HEADINGS, layer_cells(results.rows))])
