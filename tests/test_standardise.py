@@ -132,13 +132,14 @@ def test_devices_may_differ_in_how_far_they_are():
 
 @pytest.mark.usefixtures("code")
 @ALIKE
-def test_squares_may_overflow(alike: Alike):
+@pytest.mark.parametrize("mean", [3e19, 1e18], ids=["each", "their sum"])
+def test_squares_may_overflow(mean: float, alike: Alike):
     x, scale, bias = (np.asarray(each, np.float32) for each in drawn())
-    x = 3e19 + 1e17 * x
+    x = mean + np.float32(mean / 300) * x
     y = jax.jit(lambda *given: standardise(*given, alike=alike, epsilon=1e-5)[0])(x, scale, bias)
     with jax.enable_x64(True):
         right = defined(*(np.asarray(each, np.float64) for each in (x, scale, bias)), alike=alike)
-    # A mean of 3e19 is known to some 1e12, or 1e-5 deviations, times the roundings of its sum.
+    # A mean is known to some 3e-8 of it, or 1e-5 deviations, times the roundings of its sum.
     np.testing.assert_allclose(y, right[0], rtol=0, atol=1e-3)
 
 

@@ -156,7 +156,8 @@ def _by_squares(x: jax.Array, alike: Alike) -> tuple[jax.Array, jax.Array]:
     middle = mean.reshape(-1, x.shape[-1])
     squares = jnp.mean(jnp.square(x), (1, 2)) - (2 * means - middle) * middle
     variance = alike.mean(squares)
-    near = jnp.all(jnp.square(mean) <= FAR * variance)  # Not if the squares overflow.
+    # Squares that overflow, or their sum, leave nan or infinity.
+    near = jnp.all(jnp.isfinite(variance) & (jnp.square(mean) <= FAR * variance))
     centred = partial(_centred, alike=alike)
     variance = lax.cond(near, lambda *_: variance, centred, x, mean)
     return mean, alike.over_devices(variance)
