@@ -111,6 +111,12 @@ def _forward(
 def _backward(
     alike: Alike, epsilon: float, rectified: bool, saved: tuple, gradients: Results
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The gradients of y = scale * normal + bias, where normal = (x - mean) * inverse.
+
+    Where h is scale * g, g being the gradient by y, and E the mean of the values that are alike,
+    that by x is inverse * (h - E[h] - normal * E[h * normal]). `level` is E[h], and `slope` is
+    E[h * normal].
+    """
     x, scale, bias, mean, inverse = saved
 
     def terms(x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -121,7 +127,7 @@ def _backward(
             g = jnp.where(y.astype(x.dtype) > 0, g, 0)
         return g.astype(scale.dtype), centred * inverse
 
-    # For the sums x seems another, or XLA writes to memory what both need: the rectified gradient.
+    # A barrier, or XLA merges both calls of `terms`, and writes their rectified gradient to memory.
     g, normal = terms(written(x))
     by_bias, by_scale = pixel_sums(g, g * normal, read=2)
     share = (scale / (x.shape[1] * x.shape[2])).reshape(1, -1)
@@ -150,7 +156,11 @@ def _centred(x: jax.Array, mean: jax.Array, alike: Alike) -> jax.Array:
 
 
 def _by_squares(x: jax.Array, alike: Alike) -> tuple[jax.Array, jax.Array]:
-    """Without x - mean, which XLA writes to memory on a CPU; but it cancels."""
+    """Without x - mean, which XLA writes to memory on a CPU; but it cancels.
+
+    Where M is the mean that channels or images share, and m a channel's own in one image,
+    E[(x - M)²] = E[x²] - (2m - M)M.
+    """
     means = jnp.mean(x, (1, 2))
     mean = alike.over_devices(alike.mean(means))
     middle = mean.reshape(-1, x.shape[-1])
