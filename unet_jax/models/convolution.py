@@ -1,9 +1,10 @@
 """A 2-D convolution that is fast on a CPU, too, as are its gradients. Images are [B, H, W, C].
 
-There, float32 is oneDNN's where that is installed. Else, a kernel's gradient is computed as matrix
-products: XLA has it as a convolution with a window of the whole image, for which its CPU backend
-has no good code. On a GPU all is cuDNN's; what follows is kept from being fused with it badly
-(docs/speed.md).
+There, float32 is oneDNN's where that is installed, but for a kernel of one pixel with a stride.
+Else, a kernel's gradient is computed as matrix products: XLA has it as a convolution with a window
+of the whole image, for which its CPU backend has no good code. On a GPU convolutions are cuDNN's;
+what follows is kept from being fused with them badly (docs/speed.md). For XLA, on any device, a
+kernel of one pixel without a stride is a matrix product, forward and backward.
 """
 
 import contextlib
@@ -22,7 +23,7 @@ from unet_jax.models.passes import pixel_sums, written
 Gradient = Callable[..., Any]
 
 FEW = 8
-"""Input channels below which XLA's own gradient is faster on a CPU, too."""
+"""Input channels below which a kernel's gradient is faster on a CPU as XLA has it, too."""
 
 
 def convolve(
@@ -112,6 +113,7 @@ def _backward(stride: int, library: bool, given: Given, g: jax.Array) -> tuple[G
     elif exact:
         if stride > 1:
             input_on_cpu = partial(_input_by_blocks, shape=x.shape, stride=stride)
+        # XLA has a kernel of one pixel without a stride as a product already.
         if inputs >= FEW and not side == stride == 1:
             products = partial(_kernel_by_products, side=side, stride=stride)
             weights_on_cpu = partial(_weights, by_kernel=products, biased=biased)
@@ -167,7 +169,8 @@ def _kernel_by_convolution(x: jax.Array, g: jax.Array, *, side: int, stride: int
     """The kernel's gradient as XLA has it."""
     kernel = jax.ShapeDtypeStruct((side, side, x.shape[-1], g.shape[-1]), x.dtype)
     (by_kernel,) = jax.linear_transpose(lambda kernel: _plain(x, kernel, stride), kernel)(g)
-    # In order, or the optimiser's step puts its values there, in code that is slow on a GPU.
+    # A GPU computes it in another layout than the kernel's. Flattened and written, it is put in the
+    # kernel's by a copy of its own; XLA would do so within the optimiser's step, which is slow.
     return written(by_kernel.reshape(-1)).reshape(by_kernel.shape)
 
 
