@@ -126,10 +126,17 @@ class Norm(NamedTuple):
     def after(
         self, conv: Conv, block: nn.Module, x: jax.Array, train: bool, name: str
     ) -> jax.Array:
-        """Adds `conv` to the block, and after it the same.
+        """Convolves, and adds the layer `name` to the calling block, and a ReLU after it.
 
         By running statistics a batch norm multiplies each channel and adds to it, as the
         convolution's kernel and bias can do: it is folded into them.
+
+        Args:
+          conv: In front of the layer; its result is used by nothing else.
+          block: Which calls.
+          x: [B, H, W, C], what is convolved.
+          train: Whether a batch norm takes the batch's statistics, not the running ones.
+          name: Of the layer.
 
         References:
           Jacob et al., 2018 (3.2, folding). https://arxiv.org/abs/1712.05877
