@@ -36,6 +36,11 @@ def uniform_fan_in(fan_in: int) -> Initializer:
     return init
 
 
+def each_is_asked_for(block: nn.Module) -> bool:
+    """Whether each layer's own result is, so that none may do its neighbour's work."""
+    return block.is_mutable_collection("intermediates")
+
+
 class Affine(NamedTuple):
     """What each channel is multiplied with, and what is added to it: [C] each."""
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from unet_jax.models.layers import Affine, Conv
+from unet_jax.models.layers import Affine, Conv, each_is_asked_for
 from unet_jax.models.standardise import Alike, by_statistics, standardise
 
 NormKind = Literal["batch", "group", "none"]
@@ -113,7 +113,7 @@ class Norm(NamedTuple):
           train: Whether a batch norm takes the batch's statistics, not the running ones.
           name: Of the layer.
         """
-        within = not _each_is_asked_for(block)
+        within = not each_is_asked_for(block)
         match self.kind:
             case "batch":
                 y = BatchNorm(axis_name=self.axis_name, name=name)(x, train, within)
@@ -141,12 +141,8 @@ class Norm(NamedTuple):
         References:
           Jacob et al., 2018 (3.2, folding). https://arxiv.org/abs/1712.05877
         """
-        apart = train or block.is_initializing() or _each_is_asked_for(block)
+        apart = train or block.is_initializing() or each_is_asked_for(block)
         if self.kind != "batch" or apart:
             return self.rectified(block, conv(x), train, name)
         layer = BatchNorm(axis_name=self.axis_name, name=name)
         return nn.relu(conv(x, then=layer.affine()))
-
-
-def _each_is_asked_for(block: nn.Module) -> bool:
-    return block.is_mutable_collection("intermediates")

@@ -18,6 +18,7 @@ from unet_jax.models.layers import (
     UpConv,
     UpsampleKind,
     check_input,
+    each_is_asked_for,
     match_size,
     resize_bilinear,
     round_up,
@@ -140,7 +141,7 @@ class ResidualBlock(nn.Module):
         if x.shape[-1] != self.features:
             x = self.conv(self.features, kernel_size=1, name="shortcut")(x)
         conv_2 = self.conv(self.features, name="conv_2")
-        if self.is_mutable_collection("intermediates"):  # Each layer's own result is asked for.
+        if each_is_asked_for(self):
             return x + conv_2(y)
         return conv_2(y, added=x)
 
