@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from unet_jax.models import layers
-from unet_jax.models.layers import Conv, Dtype
+from unet_jax.models.layers import Affine, Conv, Dtype
 from unet_jax.models.norms import Norm, NormKind
 
 
@@ -90,6 +90,12 @@ def test_by_running_statistics_a_batch_norm_is_folded_but_on_a_cpu():
     assert scaled("cpu", train=False)
     assert not scaled("cuda", train=False)
     assert not scaled("tpu", train=False)
+
+
+def test_a_convolution_does_not_both_add_and_scale():
+    x, then = jnp.ones((1, 5, 7, 3)), Affine(jnp.ones(3), jnp.ones(3))
+    with pytest.raises(ValueError, match="cannot be scaled and added to"):
+        Conv(3).init(jax.random.key(0), x, added=x, then=then)
 
 
 @pytest.mark.usefixtures("code")

@@ -61,7 +61,13 @@ class Conv(nn.Module):
     def __call__(
         self, x: jax.Array, added: jax.Array | None = None, then: Affine | None = None
     ) -> jax.Array:
-        """Convolves x; adds something of the result's shape and type, or scales and shifts it."""
+        """Convolves x; adds something of the result's shape and type, or scales and shifts it.
+
+        Raises:
+          ValueError: It is to do both.
+        """
+        if added is not None and then is not None:
+            raise ValueError("the result of a convolution cannot be scaled and added to")
         k, in_features = self.kernel_size, x.shape[-1]
         init = uniform_fan_in(in_features * k * k)
         kernel = self.param("kernel", init, (k, k, in_features, self.features))
