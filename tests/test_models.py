@@ -1,4 +1,5 @@
-"""Both networks in both frameworks: parameter counts, names, sizes of the logits, refusals."""
+"""Both networks in both frameworks: parameter counts, names, sizes of the logits, half precision,
+refusals."""
 
 import functools
 import re
@@ -7,14 +8,17 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from flax.traverse_util import flatten_dict
 
 import unet_jax.models
 import unet_torch_ref.models
 from parity.convert import module_path, places
 from unet_jax.config import load, presets
+from unet_jax.models.layers import resize_bilinear
 
 FLAX: dict[str, type[nn.Module]] = {
     "residual": unet_jax.models.ResidualUNet,
@@ -274,6 +278,23 @@ def test_the_size_policy_is_idle_where_the_size_divides(architecture, upsample):
     even, odd = torch.ones(1, 3, 8, 12), torch.ones(1, 3, 9, 11)
     assert torch.equal(padding(even), resizing(even))
     assert not torch.equal(padding(odd), resizing(odd))
+
+
+# Half precision.
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("align_corners", [True, False])
+def test_an_interpolation_is_rounded_once_as_in_pytorch(align_corners: bool, dtype: str):
+    levels = torch.rand(2, 5, 13, 9, generator=torch.Generator().manual_seed(0)) + 0.5
+    x, size = levels.to(getattr(torch, dtype)), (26, 18)
+    theirs = F.interpolate(x, size, mode="bilinear", align_corners=align_corners)
+    theirs = theirs.permute(0, 2, 3, 1).float().numpy()
+    x = jnp.asarray(x.permute(0, 2, 3, 1).float().numpy(), dtype)
+    ours = np.asarray(resize_bilinear(x, size, align_corners).astype(jnp.float32))
+    # In float32 they differ by rounding, so halfway between two values one may round up.
+    np.testing.assert_allclose(ours, theirs, rtol=float(jnp.finfo(dtype).eps))
+    assert np.mean(ours != theirs) < 0.01
 
 
 # Refusals.

@@ -142,11 +142,16 @@ class UpConv(nn.Module):
 
 
 def resize_bilinear(x: jax.Array, size: tuple[int, int], align_corners: bool) -> jax.Array:
-    """`torch.nn.functional.interpolate(x, size, mode="bilinear")`; never antialiases."""
-    rows = _interpolation_matrix(x.shape[1], size[0], align_corners).astype(x.dtype)
-    columns = _interpolation_matrix(x.shape[2], size[1], align_corners).astype(x.dtype)
-    x = jnp.einsum("bhwc,ih->biwc", x, rows, precision=lax.Precision.HIGHEST)
-    return jnp.einsum("biwc,jw->bijc", x, columns, precision=lax.Precision.HIGHEST)
+    """`torch.nn.functional.interpolate(x, size, mode="bilinear")`; never antialiases.
+
+    In half precision, too, it computes in float32: there, two shares might not add up to 1.
+    """
+    dtype = jnp.promote_types(x.dtype, jnp.float32)
+    rows = _interpolation_matrix(x.shape[1], size[0], align_corners).astype(dtype)
+    columns = _interpolation_matrix(x.shape[2], size[1], align_corners).astype(dtype)
+    y = jnp.einsum("bhwc,ih->biwc", x.astype(dtype), rows, precision=lax.Precision.HIGHEST)
+    y = jnp.einsum("biwc,jw->bijc", y, columns, precision=lax.Precision.HIGHEST)
+    return y.astype(x.dtype)
 
 
 def _interpolation_matrix(n: int, m: int, align_corners: bool) -> np.ndarray:
