@@ -21,7 +21,10 @@ from ctypes import (
     sizeof,
 )
 
-EXECUTE, METADATA, INTERNAL_ERROR, VERSION = 3, 1, 13, (0, 1)
+EXECUTE, METADATA, INTERNAL_ERROR = 3, 1, 13
+"""XLA_FFI_ExecutionStage_EXECUTE, XLA_FFI_Extension_Metadata and XLA_FFI_Error_Code_INTERNAL."""
+VERSION = 0, 1
+"""XLA_FFI_API_MAJOR and XLA_FFI_API_MINOR."""
 
 
 class _Head(Structure):
@@ -62,6 +65,8 @@ class _Buffer(_Head):
 
 
 class _Buffers(_Head):
+    """XLA_FFI_Args or XLA_FFI_Rets, which are laid out alike."""
+
     _fields_ = [("size", c_int64), ("types", c_void_p), ("items", POINTER(POINTER(_Buffer)))]
 
 
