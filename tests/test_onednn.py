@@ -1,6 +1,7 @@
 """oneDNN's convolutions against XLA's."""
 
 import os
+import re
 import runpy
 import subprocess
 import sys
@@ -274,6 +275,24 @@ def test_an_error_is_the_programs(monkeypatch):
     monkeypatch.setattr(Convolution, "run", fail)
     with pytest.raises((jax.errors.JaxRuntimeError, ValueError), match="oneDNN has had enough"):
         run(x).block_until_ready()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"bias": jnp.ones(7)}, "bias has shape (7,); expected (8,)"),
+        (
+            {"added": jnp.ones((2, 9, 13, 7))},
+            "added has shape (2, 9, 13, 7); expected (2, 9, 13, 8)",
+        ),
+        ({"bias": jnp.ones(8, jnp.float16)}, "oneDNN is given float16; expected float32"),
+    ],
+    ids=["bias", "added", "type"],
+)
+def test_nothing_beyond_an_array_is_read(given: dict[str, jax.Array], message: str):
+    x, kernel = drawn(*SHAPES)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        onednn.forward(x, kernel, **{"bias": None, "added": None, **given}, stride=1)
 
 
 def test_a_program_that_xla_divides_is_its_own():

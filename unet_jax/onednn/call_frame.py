@@ -93,8 +93,11 @@ class _KnownThread(threading.local):
     """
 
     def __init__(self) -> None:
+        """Called when a thread first asks for anything of the object."""
         pythonapi.PyGILState_Ensure()  # Never released: that is what it is kept by.
-        self.known = True
+
+    def meet(self) -> None:
+        """Has the calling thread known; all that there is to do, `__init__` has done."""
 
 
 _thread = _KnownThread()
@@ -109,7 +112,7 @@ def c_function(handler: Handler) -> "C_FUNCTION":  # pyright: ignore[reportInval
     """
 
     def call(pointer: "POINTER(_CallFrame)") -> int | None:  # pyright: ignore
-        assert _thread.known  # A thread that reads it for the first time becomes it.
+        _thread.meet()
         frame = pointer.contents
         extension = frame.extension_start
         if extension and extension.contents.type == METADATA:

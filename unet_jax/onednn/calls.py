@@ -32,10 +32,14 @@ def forward(
 
     Raises:
       RuntimeError: oneDNN has no code for these shapes (all three functions).
+      ValueError: Bias or what is added has another shape, or anything another type (the latter in
+        all three), so that oneDNN would read beyond it.
     """
     batch, height, width, _ = x.shape
     shape = (batch, -(-height // stride), -(-width // stride), kernel.shape[-1])
-    assert added is None or added.shape == shape  # It would be read as if it were.
+    for name, each, right in (("bias", bias, shape[-1:]), ("added", added, shape)):
+        if each is not None and each.shape != right:
+            raise ValueError(f"{name} has shape {each.shape}; expected {right}")
     shapes = Shapes(x.shape, kernel.shape, shape, stride, bias is not None, added is not None)
     given = [each for each in (x, kernel, bias, added) if each is not None]
     return _call("forward", shapes, given, [shape])[0]
@@ -62,6 +66,9 @@ def _call(
     which: Pass, shapes: Shapes, given: Sequence[jax.Array], made: Sequence[Shape]
 ) -> Sequence[jax.Array]:
     """What the pass makes of what is given."""
+    for each in given:
+        if each.dtype != jnp.float32:
+            raise ValueError(f"oneDNN is given {each.dtype}; expected float32")
     results = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in made]
     workspace = jax.ShapeDtypeStruct((find(which, shapes).workspace,), jnp.uint8)
     call = jax.ffi.ffi_call(
