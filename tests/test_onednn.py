@@ -277,6 +277,19 @@ def test_an_error_is_the_programs(monkeypatch):
         run(x).block_until_ready()
 
 
+def test_a_user_who_interrupts_it_leaves_no_result(monkeypatch):
+    x, kernel = drawn((1, 6, 7, 3), (3, 3, 3, 5))
+    run = jax.jit(lambda x: convolve(x, kernel))
+    run(x)
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Convolution, "run", interrupted)
+    with pytest.raises((jax.errors.JaxRuntimeError, ValueError), match="KeyboardInterrupt"):
+        run(x).block_until_ready()
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [

@@ -123,8 +123,9 @@ def c_function(handler: Handler) -> "C_FUNCTION":  # pyright: ignore[reportInval
             return None
         try:
             handler(_addresses(frame.arguments) + _addresses(frame.results))
-        except Exception as error:
-            message = str(error).encode()
+        # A user's Ctrl-C, too: ctypes would only print it, and give XLA a pointer to anywhere.
+        except BaseException as error:
+            message = f"{type(error).__name__}: {error}".encode()
             arguments = _ErrorCreate(sizeof(_ErrorCreate), None, message, INTERNAL_ERROR)
             return frame.api.contents.error_create(byref(arguments))
         return None
