@@ -10,7 +10,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -24,7 +26,7 @@ from unet_jax.models import ResidualUNet, convolution
 from unet_jax.models.convolution import convolve, xla_alone
 from unet_jax.onednn import call_frame, calls, cores
 from unet_jax.onednn.convolution import Convolution, Shapes, find
-from unet_jax.onednn.library import SWITCH, Library
+from unet_jax.onednn.library import FILE, SWITCH, Library
 from unet_jax.onednn.library import load as load_library
 from unet_jax.onednn.reordering import PIECE
 from unet_jax.onednn.threads import WAITING, keep_awake
@@ -457,6 +459,26 @@ def test_it_can_be_switched_off():
             [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
         )
         assert run.stdout.strip() == said
+
+
+@pytest.mark.parametrize("missing", ["package", "file", "code", "engine"])
+def test_without_a_library_that_can_be_loaded_there_is_none(missing: str, monkeypatch, tmp_path):
+    broken = tmp_path / FILE
+    broken.touch()
+
+    def files(_: str) -> list[Any]:
+        if missing == "package":
+            raise PackageNotFoundError
+        return [SimpleNamespace(name=broken.name, locate=lambda: broken)] * (missing == "code")
+
+    def make(*_):
+        raise RuntimeError("oneDNN's dnnl_engine_create failed with status 1")
+
+    if missing == "engine":
+        monkeypatch.setattr(Library, "make", make)
+    else:
+        monkeypatch.setattr("unet_jax.onednn.library.files", files)
+    assert load_library.__wrapped__() is None
 
 
 def test_threads_may_meet_one_shape_together(monkeypatch):

@@ -42,6 +42,7 @@ class Library:
 
         Raises:
           OSError: It cannot be loaded, or a library that it needs.
+          RuntimeError: It does not work on this CPU.
         """
         # Short calls keep Python's lock; the long one lets go of it.
         self._short, self._long = ctypes.PyDLL(path), ctypes.CDLL(path)
@@ -128,14 +129,14 @@ def _check(function: str, status: int) -> None:
 
 @cache
 def load() -> Library | None:
-    """The library; None where it is not installed, not wanted, or cannot be loaded."""
+    """The library; None where it is not installed, not wanted, or does not work."""
     if os.environ.get(SWITCH) == "0":
         return None
     try:
         [path] = [file for file in files(PACKAGE) or () if file.name == FILE]
         keep_awake()
         return Library(str(path.locate()))
-    except (PackageNotFoundError, ValueError, OSError):
+    except (PackageNotFoundError, ValueError, OSError, RuntimeError):
         return None
 
 
