@@ -9,7 +9,7 @@ import pytest
 
 from unet_jax.batch import IGNORED, Batch
 from unet_jax.config import AugmentConfig, Config, DataConfig, LossConfig, ModelConfig, TrainConfig
-from unet_jax.parallel import Parallel, choose
+from unet_jax.parallel import Parallel, choose, connect
 from unet_jax.recipe import build_recipe
 from unet_jax.rehearsal import random_batch
 
@@ -122,6 +122,24 @@ def test_a_batch_that_does_not_divide_among_the_devices_is_refused():
     few = Config(data=DataConfig(overfit=4), train=TrainConfig(batch_size=16))
     with pytest.raises(ValueError, match=r"^batch_size: 4 with overfit 4 does not divide among 8"):
         choose("auto", few)
+
+
+@pytest.mark.parametrize("mode", ["jit", "pmap"])
+def test_what_reaches_one_host_is_refused_where_there_are_more(mode: Any, monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(ValueError, match=f"{mode} reaches one host, and there are 2 processes"):
+        choose(mode, SIXTEEN)
+    assert choose("shard", SIXTEEN).devices == 8
+
+
+@pytest.mark.parametrize("kind", [ValueError, RuntimeError])
+def test_without_the_others_whereabouts_what_is_missing_is_said(kind: type, monkeypatch):
+    def initialize(*_):
+        raise kind("coordinator_address should be defined.")
+
+    monkeypatch.setattr(jax.distributed, "initialize", initialize)
+    with pytest.raises(ValueError, match=r"^--distributed: coordinator_.*; give --coordinator, "):
+        connect(None, None, None)
 
 
 def test_one_device_is_jit_and_several_are_shard():
