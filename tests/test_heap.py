@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from unet_jax import heap
+
 pytestmark = pytest.mark.skipif(
     not hasattr(ctypes.CDLL(None), "mallopt"), reason="another C library than glibc"
 )
@@ -63,6 +65,20 @@ def test_freed_memory_is_not_fetched_anew():
     # 300 MiB are 76,800 pages of 4 KiB.
     assert faults(SAMPLES, "given back") > 10_000
     assert faults(SAMPLES, "kept") < 100
+
+
+@pytest.mark.parametrize(
+    ("package", "accelerated"),
+    [("jax_plugins/made_up", True), ("libtpu", True), ("jax_plugins", False), ("other", False)],
+)
+def test_a_plugin_or_a_tpus_library_is_another_device(package, accelerated, monkeypatch, tmp_path):
+    (tmp_path / package).mkdir(parents=True)
+    if package != "jax_plugins":  # Without any, it may be left by one that was uninstalled.
+        (tmp_path / package / "__init__.py").touch()
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "jax_plugins", raising=False)
+    monkeypatch.delitem(sys.modules, "libtpu", raising=False)
+    assert heap.accelerated() is accelerated
 
 
 def test_what_a_step_frees_is_there_for_the_next():
