@@ -5,7 +5,8 @@ from unet_jax.config.data import PLACES, DataConfig, PrepareConfig
 from unet_jax.config.loss import LossConfig
 from unet_jax.config.model import ModelConfig
 from unet_jax.config.optim import OptimConfig
-from unet_jax.config.train import SaveConfig, TrainConfig
+from unet_jax.config.save import SaveConfig
+from unet_jax.config.train import TrainConfig
 from unet_jax.config.whole import Config, differences, dump, load, presets
 
 __all__ = [

@@ -11,8 +11,9 @@ from unet_jax.config.data import PLACES, DataConfig
 from unet_jax.config.loss import LossConfig
 from unet_jax.config.model import ModelConfig
 from unet_jax.config.optim import OptimConfig
+from unet_jax.config.save import SaveConfig
 from unet_jax.config.settings import problems, settings
-from unet_jax.config.train import SaveConfig, TrainConfig
+from unet_jax.config.train import TrainConfig
 
 
 @settings
