@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from unet_jax.models.passes import pixel_sums, written
+from unet_jax.models.passes import pixel_sums
 
 FAR = 16
 """Squared distance of a mean from 0, in variances, up to which E[x²] - E[x]² is near enough to the
@@ -118,22 +118,15 @@ def _backward(
     E[h * normal].
     """
     x, scale, bias, mean, inverse = saved
-
-    def terms(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The gradient of what was scaled and shifted, and what that was."""
-        centred, g = x.astype(scale.dtype) - mean, gradients[0]
-        if rectified:
-            y = centred * (inverse * scale.reshape(1, 1, 1, -1)) + bias.reshape(1, 1, 1, -1)
-            g = jnp.where(y.astype(x.dtype) > 0, g, 0)
-        return g.astype(scale.dtype), centred * inverse
-
-    # A barrier, or XLA merges both calls of `terms`, and writes their rectified gradient to memory.
-    g, normal = terms(written(x))
+    centred, g = x.astype(scale.dtype) - mean, gradients[0]
+    if rectified:
+        y = centred * (inverse * scale.reshape(1, 1, 1, -1)) + bias.reshape(1, 1, 1, -1)
+        g = jnp.where(y.astype(x.dtype) > 0, g, 0)
+    g, normal = g.astype(scale.dtype), centred * inverse
     by_bias, by_scale = pixel_sums(g, g * normal, read=2)
     share = (scale / (x.shape[1] * x.shape[2])).reshape(1, -1)
     # What moves with the mean and with the deviation cannot reach the output.
     level, slope = (alike.over_devices(alike.mean(s * share)) for s in (by_bias, by_scale))
-    g, normal = terms(x)
     by_x = inverse * (g * scale.reshape(1, 1, 1, -1) - level - normal * slope)
     return by_x.astype(x.dtype), by_scale.sum(0), by_bias.sum(0)
 
