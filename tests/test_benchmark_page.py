@@ -8,8 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image, ImageColor
 
 from parity.benchmark import memory
+from parity.benchmark.chart import COLOURS, draw
 from parity.benchmark.contender import HELD, LOADED, chosen
 from parity.benchmark.page import page
 from parity.benchmark.regression import changes
@@ -97,6 +99,18 @@ def test_rows_of_one_side_alone_are_no_regression():
     assert [change.slower for change in changes(OLD, new)] == [False, False, False]
     failed = replace(OLD, rows=[replace(OURS, failure="out of memory")])
     assert not changes(failed, OLD)[0].slower
+
+
+def test_a_chart_of_several_devices_is_drawn(tmp_path: Path):
+    """Their names have a comma after the framework's, where others have none."""
+    names = ("JAX, 1 device, bfloat16", "JAX, 2 devices, bfloat16", "JAX, 4 devices, bfloat16")
+    one, two = (row(name, 0.1 / n, 0.11 / n) for n, name in enumerate(names[:2], 1))
+    failed = row(names[2], failure="out of memory")
+    draw(replace(OLD, subject="scaling", rows=[one, two, failed]), tmp_path / "scaling.png")
+    with Image.open(tmp_path / "scaling.png") as chart:
+        colours = {colour for _, colour in chart.convert("RGB").getcolors(2**24)}
+    assert ImageColor.getrgb(COLOURS["JAX"]) in colours
+    assert ImageColor.getrgb(COLOURS["PyTorch"]) not in colours
 
 
 def test_the_page_is_what_the_committed_files_give():

@@ -54,10 +54,11 @@ def _rates(plot, rows: list[Row]) -> None:
             continue
         slow, fast = (row.images / seconds for seconds in reversed(row.quartiles))
         error = [[max(row.rate - slow, 0)], [max(fast - row.rate, 0)]]
-        colour = COLOURS[row.contender.partition(" ")[0]]
+        colour = COLOURS["JAX" if row.contender.startswith("JAX") else "PyTorch"]
         plot.barh(place, row.rate, 0.7, color=colour, xerr=error, ecolor="#333333", capsize=2)
         plot.text(fast + most / 100, place, number(row.rate), va="center", fontsize=7)
     plot.set_xlim(0, 1.12 * most)
+    plot.set_ylim(-0.6, len(shown) - 0.4)  # A row without a bar has its place, too.
 
 
 def _layers(plot, rows: list[Row]) -> None:
