@@ -101,6 +101,29 @@ def test_rows_of_one_side_alone_are_no_regression():
     assert not changes(failed, OLD)[0].slower
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("subject", "infer", "the subject of the old file is train, of the new one infer"),
+        ("title", "a V-Net", "the title of the old file is a U-Net, of the new one a V-Net"),
+    ],
+)
+def test_files_of_something_else_are_not_compared(name, value, message, tmp_path, run, capsys):
+    OLD.save(tmp_path / "old.json")
+    replace(OLD, **{name: value}).save(tmp_path / "new.json")
+    with pytest.raises(SystemExit) as stop:
+        run("compare", str(tmp_path / "old.json"), str(tmp_path / "new.json"))
+    assert stop.value.code == 2
+    assert capsys.readouterr() == ("", f"error: compare: {message}\n")
+
+
+def test_files_of_two_devices_are_compared_and_both_are_named(tmp_path, run, capsys):
+    OLD.save(tmp_path / "old.json")
+    replace(OLD, device="Card 10").save(tmp_path / "new.json")
+    assert run("compare", str(tmp_path / "old.json"), str(tmp_path / "new.json")) == 0
+    assert "Two devices: Card 9, and Card 10." in capsys.readouterr().out
+
+
 def test_a_chart_of_several_devices_is_drawn(tmp_path: Path):
     """Their names have a comma after the framework's, where others have none."""
     names = ("JAX, 1 device, bfloat16", "JAX, 2 devices, bfloat16", "JAX, 4 devices, bfloat16")

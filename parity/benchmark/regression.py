@@ -24,7 +24,17 @@ class Change(NamedTuple):
 
 
 def changes(old: Results, new: Results) -> list[Change]:
-    """All rows of either, those of the old one first."""
+    """All rows of either, those of the old one first.
+
+    Raises:
+      ValueError: They measured something else, or another network.
+    """
+    for name in ("subject", "title"):
+        one, other = getattr(old, name), getattr(new, name)
+        if one != other:
+            raise ValueError(
+                f"compare: the {name} of the old file is {one}, of the new one {other}"
+            )
     before, now = ({(row.case, row.contender): row for row in each.rows} for each in (old, new))
     return [
         Change(

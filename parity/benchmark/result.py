@@ -16,7 +16,7 @@ class Row:
     """A contender at one size of batch.
 
     Attributes:
-      case: What was run: network, size, batch; or a layer.
+      case: Of what size: image and batch; or a layer, and its precision.
       contender: Its name.
       precision: What convolutions computed in.
       failure: Why it was not measured; None if it was.
