@@ -235,7 +235,10 @@ def test_the_suite_holds_what_is_promised():
         ("ops --together 2", "--together is for train, infer, scaling, suite, not for ops"),
         ("train --batch-sizes 4 0", "--batch-sizes: 0 is less than 1"),
         ("compare one.json two.json", "[Errno 2] No such file or directory: 'one.json'"),
-        ("compare broken.json broken.json", "broken.json: not what train, infer or ops write"),
+        (
+            "compare broken.json broken.json",
+            "broken.json: not what train, infer, ops or scaling write",
+        ),
         ("docs nowhere", "there is no folder nowhere"),
         ("train --out nowhere/out.json", "--out: there is no folder nowhere"),
         (

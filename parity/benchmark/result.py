@@ -92,7 +92,7 @@ class Results:
     """A whole benchmark.
 
     Attributes:
-      subject: train, infer, ops, or end-to-end.
+      subject: train, infer, ops, end-to-end, or scaling.
       title: The network in a line.
       device: Its name.
       facts: Versions, machine, date, command.
@@ -121,4 +121,4 @@ def load(path: Path) -> Results:
     try:
         return TypeAdapter(Results).validate_json(path.read_text("utf-8"))
     except (ValidationError, UnicodeDecodeError):
-        raise ValueError(f"{path}: not what train, infer or ops write") from None
+        raise ValueError(f"{path}: not what train, infer, ops or scaling write") from None
