@@ -100,6 +100,23 @@ def test_the_model_goes_out_from_one_devices_step():
     assert not modelled(replace(results, device="NVIDIA T4"), [row("1 device")])
 
 
+def test_each_precision_is_compared_with_its_own_single_device():
+    def row(devices: str, precision: str, seconds: float) -> Row:
+        name = f"JAX, {devices}, {precision}"
+        return Row(case="", contender=name, precision=precision, images=8, samples=(seconds,))
+
+    single = row("1 device", "float32", 1.0)
+    halves = [row("1 device", "bfloat16", 0.5), row("2 devices", "bfloat16", 0.25)]
+    rows = [single, row("2 devices", "float32", 1.0), *halves]
+    assert spread(rows) == [
+        "2 devices: 50% of 2 times one's rate in float32",
+        "2 devices: 100% of 2 times one's rate in bfloat16",
+    ]
+    assert spread([replace(single, failure="out of memory"), *rows[1:]]) == [
+        "2 devices: 100% of 2 times one's rate in bfloat16",
+    ]
+
+
 def test_efficiency_is_between_no_and_all_overlap():
     [network] = [each for each in NETWORKS if each.name.startswith("H100")]
     size = 450e9 / 2 / 7 * 8  # A second on 8 devices.

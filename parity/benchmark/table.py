@@ -99,16 +99,19 @@ def loading(rows: Sequence[Row]) -> list[str]:
 
 
 def spread(rows: Sequence[Row]) -> list[str]:
-    """What several devices make of each one's rate."""
+    """What several devices make of each one's rate in the same precision."""
+    counted = [row for row in rows if row.contender.startswith("JAX, ")]
+    several = len({row.precision for row in counted}) > 1
     rates = {
-        int(row.contender.split()[1]): row.rate
-        for row in rows
-        if row.failure is None and row.contender.startswith("JAX, ")
+        (row.precision, int(row.contender.split()[1])): row.rate
+        for row in counted
+        if row.failure is None
     }
     return [
-        f"{n} devices: {rate / (n * rates[1]):.0%} of {n} times one's rate"
-        for n, rate in rates.items()
-        if n > 1 and 1 in rates
+        f"{n} devices: {rate / (n * rates[precision, 1]):.0%} of {n} times one's rate"
+        + (f" in {precision}" if several else "")
+        for (precision, n), rate in rates.items()
+        if n > 1 and (precision, 1) in rates
     ]
 
 
