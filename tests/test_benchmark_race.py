@@ -101,6 +101,11 @@ def test_starts_share_the_seconds(entry):
     assert len(timings["A"].samples) == 2 * 5  # Of two steps, 0.6 s a sample, within 2.5 s.
 
 
+def test_a_later_start_counts_its_own_steps(entry):
+    timings = race([entry("A", seconds=0.3, longer=3)], samples=20, seconds=5.0, starts=2)
+    assert len(timings["A"].samples) == 5 + 2  # Within 2.5 s: of 0.6 s each, then of 1.5 s.
+
+
 def test_a_gpus_clock_is_read_while_the_contestants_are_there(entry, tmp_path, monkeypatch):
     smi = tmp_path / "nvidia-smi"
     smi.write_text(f"""#!/bin/sh
@@ -133,6 +138,29 @@ def test_where_memory_is_short_the_first_one_meets_the_others_in_turns(entry, tm
     timings = race([entry("A", free=11), entry("B", free=11), entry("C", free=11)])
     assert (tmp_path / "diary").read_text() == "AB" * SAMPLES + "AC" * SAMPLES
     assert [len(t.samples) for t in timings.values()] == [2 * SAMPLES, SAMPLES, SAMPLES]
+
+
+def test_the_first_one_is_not_asked_again_when_it_has_failed(entry, tmp_path):
+    timings = race(
+        [entry("A", free=11, trouble="sample"), entry("B", free=11), entry("C", free=11)]
+    )
+    assert (tmp_path / "diary").read_text() == "ABBB" + "BC" * SAMPLES
+    assert [timing.failure for timing in timings.values()] == ["out of memory", None, None]
+
+
+def test_who_takes_too_long_is_ended_before_others_are_timed(entry, monkeypatch):
+    ask, left = Worker.ask, []
+
+    def impatient(self: Worker, method: str, seconds: float) -> Any:
+        if method == "peak":
+            children = psutil.Process().children(recursive=True)
+            left.append(sum("spawn_main" in str(child.cmdline()) for child in children))
+        return ask(self, method, 1.0 if method == "sample" else seconds)
+
+    monkeypatch.setattr(Worker, "ask", impatient)
+    timings = race([entry("A", trouble="sleep"), entry("B")])
+    assert left == [1]
+    assert [timing.failure for timing in timings.values()] == ["not done after 1 s", None]
 
 
 @pytest.mark.parametrize("together", [1, 2])

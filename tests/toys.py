@@ -23,11 +23,12 @@ class Toy(Contestant):
         trouble: str = "",
         meeting: int = 0,
         better: float = 0.0,
+        longer: int = 0,
     ) -> None:
         self._diary, self._name, self._seconds = diary, name, seconds
         self._outcome, self._free, self._trouble = outcome, free, trouble
         self.steps, self._begun, self._meeting = 2, 0, meeting
-        self._better, self._earlier = better, 0
+        self._better, self._longer, self._earlier = better, longer, 0
         if trouble == "make":
             raise RuntimeError("no compiler here\nand much more")
 
@@ -37,6 +38,7 @@ class Toy(Contestant):
             started.seek(0)
             self._earlier = len(started.readlines())
             started.write(f"{os.getpid()}\n")
+        self.steps += self._earlier * self._longer
         begun = time.monotonic()
         while len([*self._diary.parent.glob("* has started")]) < self._meeting:
             if time.monotonic() > begun + 30:
@@ -59,6 +61,8 @@ class Toy(Contestant):
             diary.write(self._name)
         if self._trouble == "sample":
             raise MemoryError
+        if self._trouble == "sleep":
+            time.sleep(60)
         if self._trouble == "death":
             print(
                 "F0102 03:04:05.067   89 a.cc:10] fatal: lost\n*** stack: ***\n    @ main()",

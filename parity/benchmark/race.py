@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ import numpy as np
 from parity.benchmark import machine
 from parity.benchmark.agreement import check
 from parity.benchmark.contestant import Contestant, Start
+from parity.benchmark.turns import patience, take_turns
 from parity.benchmark.worker import Failed, Worker
 
 MARGIN = 1.2
@@ -44,6 +46,7 @@ class Timing:
     Attributes:
       failure: Why there is no more; None if all went well.
       start: How it began, the first time.
+      now: How its last process began.
       distance: From the reference, the largest.
       samples: Seconds a step.
       memory: Most bytes held at once.
@@ -52,6 +55,7 @@ class Timing:
 
     failure: str | None = None
     start: Start | None = None
+    now: Start | None = None
     distance: float | None = None
     samples: list[float] = field(default_factory=list)
     memory: int | None = None
@@ -61,8 +65,8 @@ class Timing:
 class Race:
     """Runs entries against each other.
 
-    The first entry takes part in every heat: if not all fit into memory together, the others take
-    turns with it in groups.
+    The first entry that can takes part in every heat: if not all fit into memory together, the
+    others take turns with it in groups.
     """
 
     def __init__(
@@ -168,7 +172,7 @@ class Race:
                 self._say(f"{entry.name}: {timing.failure}")
                 workers.pop(entry.name).close()
                 continue
-            timing.start = timing.start or begun
+            timing.start, timing.now = timing.start or begun, begun
             self._say(f"{entry.name}: first step after {begun.first:.1f} s")
             if entry.reference is not None:
                 truth = truths[entry.reference.name]
@@ -177,36 +181,31 @@ class Race:
 
     def _room(self, heat: dict[str, Worker], timings: dict[str, Timing]) -> bool:
         """Whether one more is likely to fit beside these."""
-        starts = [start for name in heat if (start := timings[name].start) is not None]
+        starts = [start for name in heat if (start := timings[name].now) is not None]
         return min(start.free for start in starts) > MARGIN * max(start.held for start in starts)
 
     def _sample(self, heat: dict[str, Worker], samples: int, timings: dict[str, Timing]) -> None:
-        """A B A B …; clock and memory are asked for at the end."""
-        going = dict(heat)
-        spent = dict.fromkeys(heat, 0.0)
-        for _ in range(samples):
-            for name, worker in list(going.items()):
-                if spent[name] < self._seconds / self._starts:
-                    taken = self._ask(worker, "sample", timings[name])
-                    if taken is None:
-                        del going[name]
-                        continue
-                    start = timings[name].start
-                    assert start is not None
-                    spent[name] += taken * start.steps
-                    timings[name].samples.append(taken)
+        """A B A B …; clock and memory are asked for at the end. Who fails leaves the heat."""
+        steps = {name: start.steps for name in heat if (start := timings[name].now) is not None}
+        ask = partial(self._ask, heat, timings, "sample")
+        for name, taken in take_turns(ask, steps, samples, self._seconds / self._starts).items():
+            timings[name].samples += taken
         clock = machine.clock()  # Before it falls: an idle GPU slows down.
-        for name, worker in going.items():
+        for name in list(heat):
             timings[name].clock = clock
-            peak = self._ask(worker, "peak", timings[name])
+            peak = self._ask(heat, timings, "peak", name)
             timings[name].memory = max(peak or 0, timings[name].memory or 0) or None
 
-    def _ask(self, worker: Worker, method: str, timing: Timing) -> Any:
+    def _ask(
+        self, heat: dict[str, Worker], timings: dict[str, Timing], method: str, name: str
+    ) -> Any:
+        """The answer; None where there is none, and then the process is ended at once."""
         try:
-            # A sample that began in time is waited for, and is as long as those before.
-            return worker.ask(method, 2 * self._seconds + 60)
+            return heat[name].ask(method, patience(self._seconds))
         except Failed as error:
-            timing.failure = str(error)
+            timings[name].failure = str(error)
+            heat[name].close()  # It would go on computing beside those that are timed.
+            del heat[name]
             return None
 
     def _log(self, folder: Path) -> Path:
