@@ -21,9 +21,11 @@ from parity.benchmark.result import Results, Row
 from parity.benchmark.roofline import Peaks, bound, convolutions
 from parity.benchmark.task import steady
 from parity.benchmark.torch_layer import TorchLayer
+from parity.benchmark.turns import patience, take_turns
 from parity.benchmark.worker import Worker
 from unet_jax.config import Config
 from unet_jax.datasets import class_ids
+from unet_jax.pipeline import num_logits
 
 LAYERS: dict[str, Callable[..., Any]] = {"PyTorch": TorchLayer, "JAX": JaxLayer}
 PARTS = {"forward": 1, "backward": 2}
@@ -42,12 +44,11 @@ def measure(config: Config, plan: Plan, say: Callable[[str], object]) -> Results
       Failed: A framework cannot.
       Refusal: The two compute something else.
     """
-    classes, gpu = len(class_ids(config.data)), torch.cuda.is_available()
-    num_classes = 1 if classes == 2 else classes
+    classes, gpu = class_ids(config.data), torch.cuda.is_available()
     facts, device = machine.facts(), machine.device(gpu)
     peaks, rows = device_peaks(device), []
     for batch_size in plan.batch_sizes or (config.train.batch_size,):
-        counted = Counter(convolutions(steady(config, batch_size), num_classes))
+        counted = Counter(convolutions(steady(config, batch_size), num_logits(classes)))
         for precision in plan.precisions or (config.train.precision,):
             if precision == "tf32" and not gpu:
                 continue
@@ -94,11 +95,12 @@ def _turns(
         reference = starts["PyTorch"].outcomes
         limit = 2 * LIMITS["infer"][precision]
         check(f"{name} {part} of {layer}", starts[name].outcomes, reference, limit)
-    samples: dict[str, list[float]] = {name: [] for name in workers}
-    for _ in range(plan.samples):
-        for name, worker in workers.items():
-            if sum(samples[name]) * starts[name].steps < plan.seconds:
-                samples[name].append(worker.ask("sample", 2 * plan.seconds + 60))
+    samples = take_turns(
+        lambda name: workers[name].ask("sample", patience(plan.seconds)),
+        {name: start.steps for name, start in starts.items()},
+        plan.samples,
+        plan.seconds,
+    )
     return [
         Row(
             case=f"{layer}, {precision}",
