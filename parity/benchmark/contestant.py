@@ -7,6 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from parity.benchmark import memory
+from unet_jax.host_memory import free_host_memory
+
 CHECKED = 3
 """Steps whose outcomes are compared with the reference's."""
 TRIED = 2
@@ -61,17 +64,17 @@ class Contestant(ABC):
     def outcome(self) -> np.ndarray:
         """What came of the last step, and should be the same in all contestants."""
 
-    @abstractmethod
     def forget_peak(self) -> None:
         """Starts to look for the peak of the memory anew: compilation is not counted."""
+        memory.forget_peak()
 
-    @abstractmethod
     def peak(self) -> int | None:
-        """Most bytes held at once; None: this system does not tell."""
+        """Most bytes held at once, here of the host's; None: this system does not tell."""
+        return memory.peak()
 
-    @abstractmethod
     def room(self) -> tuple[int, int]:
-        """Bytes that this process has taken on the device, and that are left there."""
+        """Bytes that this process has taken on the device, here the host, and that are left."""
+        return memory.resident(), free_host_memory()
 
     def outcomes(self) -> list[np.ndarray]:
         """Those of the first steps."""

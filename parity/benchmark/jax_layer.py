@@ -7,12 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from parity.benchmark import memory
 from parity.benchmark.contender import Precision
 from parity.benchmark.contestant import Contestant, Start
 from parity.benchmark.convolution import Convolution
 from parity.benchmark.task import SAMPLED
-from unet_jax.host_memory import free_host_memory
 from unet_jax.models.layers import Conv, UpConv
 from unet_jax.onednn.cores import share_cores
 from unet_jax.recipe import DTYPES
@@ -71,12 +69,3 @@ class JaxLayer(Contestant):
     def outcome(self) -> np.ndarray:
         """Some of the output, or of the input's gradient: [H, W, C]."""
         return np.asarray(self._results[0][0, ::SAMPLED, ::SAMPLED].astype(jnp.float32))
-
-    def forget_peak(self) -> None:
-        memory.forget_peak()
-
-    def peak(self) -> int | None:
-        return memory.peak()
-
-    def room(self) -> tuple[int, int]:
-        return memory.resident(), free_host_memory()

@@ -39,14 +39,12 @@ class Network(NamedTuple):
       devices: On one host.
       within: Bytes a second that a device sends to its neighbours on the host.
       between: That all of a host send to other hosts, together.
-      source: Where the numbers come from.
     """
 
     name: str
     devices: int
     within: float
     between: float
-    source: str
 
     def joins(self, device: str) -> bool:
         """Whether it is this device's, by name."""
@@ -54,10 +52,12 @@ class Network(NamedTuple):
 
 
 NETWORKS = (
-    Network("H100 or H200, NVLink and 8 × 400 Gb/s", 8, 450e9, 400e9, "NVIDIA DGX H100/H200"),
-    Network("TPU v5e", 8, 200e9, 200e9, "Google Cloud, TPU v5e: 1,600 Gb/s a chip"),
-    Network("TPU v5p", 4, 600e9, 600e9, "Google Cloud, TPU v5p: 4,800 Gb/s a chip"),
+    Network("H100 or H200, NVLink and 8 × 400 Gb/s", 8, 450e9, 400e9),
+    Network("TPU v5e", 8, 200e9, 200e9),
+    Network("TPU v5p", 4, 600e9, 600e9),
 )
+"""By what NVIDIA says of its DGX H100 and H200, and Google Cloud of its TPUs: 1,600 and 4,800 Gb/s
+a chip."""
 
 
 def reduction(size: float, devices: int, network: Network) -> float:

@@ -4,12 +4,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from parity.benchmark import memory
 from parity.benchmark.contender import Precision
 from parity.benchmark.contestant import Contestant, Start
 from parity.benchmark.convolution import Convolution
 from parity.benchmark.task import SAMPLED
-from unet_jax.host_memory import free_host_memory
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -64,12 +62,3 @@ class TorchLayer(Contestant):
     def outcome(self) -> np.ndarray:
         """Some of the output, or of the input's gradient: [H, W, C]."""
         return self._result[0, :, ::SAMPLED, ::SAMPLED].permute(1, 2, 0).float().cpu().numpy()
-
-    def forget_peak(self) -> None:
-        memory.forget_peak()
-
-    def peak(self) -> int | None:
-        return memory.peak()
-
-    def room(self) -> tuple[int, int]:
-        return memory.resident(), free_host_memory()
