@@ -4,8 +4,11 @@ import time
 
 import jax
 
-from parity.benchmark.contender import Contender
+from parity.benchmark.contender import Contender, Precision
+from parity.benchmark.contestant import Start
+from parity.benchmark.convolution import Convolution
 from parity.benchmark.jax_contestant import JaxTraining
+from parity.benchmark.jax_layer import JaxLayer
 from parity.benchmark.scaling import on_devices
 from parity.benchmark.task import Task
 from parity.benchmark.torch_contestant import TorchTraining
@@ -25,6 +28,25 @@ class Troubled(TorchTraining):
         super().step()
         if not self.contender.channels_last:
             time.sleep(SLEEP)
+
+
+class WrongLayer(JaxLayer):
+    """Gives another result in one part; of "backward", 1 is the kernel's gradient."""
+
+    def __init__(self, wrong: tuple[str, int], precision: Precision, gpu: bool) -> None:
+        super().__init__(precision, gpu)
+        self._wrong = wrong
+
+    def choose(self, layer: Convolution, part: str) -> Start:
+        self._part = part
+        return super().choose(layer, part)
+
+    def step(self) -> None:
+        super().step()
+        self._results = [
+            1.1 * array if self._wrong == (self._part, n) else array
+            for n, array in enumerate(self._results)
+        ]
 
 
 def off_by_a_little(count: int, task: Task, contender: Contender) -> JaxTraining:

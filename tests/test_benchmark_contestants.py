@@ -178,9 +178,14 @@ def test_a_gpus_memory_is_what_is_held_and_what_a_step_takes(
     ids=["stride", "transposed"],
 )
 def test_layers_alone_compute_the_same(layer, part):
-    ours, theirs = (make("float32", False).choose(layer, part) for make in (JaxLayer, TorchLayer))
-    assert distance(ours.outcomes, theirs.outcomes) < 1e-5
-    assert ours.outcomes[0].size > 8
+    ours, theirs = (make("float32", False) for make in (JaxLayer, TorchLayer))
+    outcomes, expected = (each.choose(layer, part).outcomes for each in (ours, theirs))
+    assert distance(outcomes, expected) < 1e-5
+    assert outcomes[0].size > 8
+    if part == "backward":
+        gradient = ours.kernel_gradient()
+        assert gradient.shape == layer.arrays()[1].shape
+        assert distance([gradient], [theirs.kernel_gradient()]) < 1e-5
 
 
 @pytest.mark.parametrize("architecture", ["plain", "residual"])

@@ -10,18 +10,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from contestants import SLEEP, Troubled
+from contestants import SLEEP, Troubled, WrongLayer
 from PIL import Image
 
 from parity.benchmark import layers, memory, networks, setting
 from parity.benchmark.contestant import WHOLE_SAMPLE
 from parity.benchmark.duel import duels
 from parity.benchmark.result import Results, load
+from parity.benchmark.roofline import Peaks
 from parity.benchmark.table import lines
 from unet_jax import onednn
 
@@ -157,6 +159,25 @@ def test_layers_are_timed_in_both(run, tmp_path, monkeypatch, capsys):
     lost = sum(r.count * r.median * (1 if "JAX" in r.contender else -1) for r in rows)
     assert layers.lost(rows) == {rows[0].case: pytest.approx(lost)}
     assert out.with_suffix(".png").is_file()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        pytest.param(("forward", 0), id="output"),
+        pytest.param(("backward", 1), id="kernel's gradient"),
+    ],
+)
+def test_a_wrong_layer_is_refused(wrong, run, monkeypatch, capsys):
+    found = layers.convolutions
+    monkeypatch.setattr(layers, "convolutions", lambda *args: found(*args)[:1])
+    monkeypatch.setattr(layers, "device_peaks", lambda device: Peaks({"float32": 1e9}, 1e9, ""))
+    monkeypatch.setitem(layers.LAYERS, "JAX", partial(WrongLayer, wrong))
+    assert run(*command("ops")) == 1
+    printed, said = capsys.readouterr()
+    assert printed == ""
+    error = f"error: no comparison: JAX {wrong[0]} of 3×3, 2×16×24, 3 → 4 does not compute what the"
+    assert said.splitlines()[-1].startswith(error)
 
 
 def test_ctrl_c_ends_all_processes(tmp_path):

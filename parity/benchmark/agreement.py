@@ -68,4 +68,4 @@ def _shown(arrays: Sequence[np.ndarray]) -> str:
     """Losses; of larger outcomes their norms."""
     if arrays[0].ndim == 0:
         return f"losses {', '.join(f'{float(a):.6g}' for a in arrays)}"
-    return f"logits of norm {', '.join(f'{float(np.linalg.norm(a)):.6g}' for a in arrays)}"
+    return f"values of norm {', '.join(f'{float(np.linalg.norm(a)):.6g}' for a in arrays)}"

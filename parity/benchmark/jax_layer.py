@@ -69,3 +69,7 @@ class JaxLayer(Contestant):
     def outcome(self) -> np.ndarray:
         """Some of the output, or of the input's gradient: [H, W, C]."""
         return np.asarray(self._results[0][0, ::SAMPLED, ::SAMPLED].astype(jnp.float32))
+
+    def kernel_gradient(self) -> np.ndarray:
+        """After a "backward": [k, k, C, features]."""
+        return np.asarray(self._results[1].astype(jnp.float32))

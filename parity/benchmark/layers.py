@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import torch
 
 from parity.benchmark import machine
@@ -89,12 +90,7 @@ def _turns(
     workers: dict[str, Worker],
 ) -> list[Row]:
     """One of a layer's parts in both frameworks."""
-    starts: dict[str, Start] = {}
-    for name, worker in workers.items():
-        starts[name] = worker.ask("choose", plan.seconds, layer, part)
-        reference = starts["PyTorch"].outcomes
-        limit = 2 * LIMITS["infer"][precision]
-        check(f"{name} {part} of {layer}", starts[name].outcomes, reference, limit)
+    starts = _agreeing(layer, part, precision, plan, workers)
     samples = take_turns(
         lambda name: workers[name].ask("sample", patience(plan.seconds)),
         {name: start.steps for name, start in starts.items()},
@@ -118,6 +114,26 @@ def _turns(
         )
         for name, start in starts.items()
     ]
+
+
+def _agreeing(
+    layer: Convolution,
+    part: str,
+    precision: Precision,
+    plan: Plan,
+    workers: dict[str, Worker],
+) -> dict[str, Start]:
+    """How each begins, by name, if all of them compute the same: backward, both gradients."""
+    starts: dict[str, Start] = {}
+    outcomes: dict[str, list[np.ndarray]] = {}
+    for name, worker in workers.items():
+        starts[name] = worker.ask("choose", plan.seconds, layer, part)
+        outcomes[name] = starts[name].outcomes
+        if part == "backward":
+            outcomes[name] = [*outcomes[name], worker.ask("kernel_gradient", plan.seconds)]
+        limit = 2 * LIMITS["infer"][precision]
+        check(f"{name} {part} of {layer}", outcomes[name], outcomes["PyTorch"], limit)
+    return starts
 
 
 def lost(rows: Sequence[Row]) -> dict[str, float]:

@@ -31,9 +31,9 @@ class TorchLayer(Contestant):
         self.steps = 0
         x, kernel, dy = layer.arrays()
         # [k, k, C, F] -> [F, C, k, k], and of a transposed convolution [C, F, k, k].
-        axes = (3, 2, 0, 1) if layer.kind == "conv" else (2, 3, 0, 1)
+        self._axes = (3, 2, 0, 1) if layer.kind == "conv" else (2, 3, 0, 1)
         self._x, self._dy = (self._placed(a.transpose(0, 3, 1, 2)) for a in (x, dy))
-        self._kernel = self._placed(kernel.transpose(axes))
+        self._kernel = self._placed(kernel.transpose(self._axes))
         padding = layer.kernel_size // 2 if layer.kind == "conv" else 0
         transposed = layer.kind == "up_conv"
         self._shape = ([layer.stride] * 2, [padding] * 2, [1, 1], transposed, [0, 0], 1)
@@ -51,7 +51,7 @@ class TorchLayer(Contestant):
         else:
             both = [True, True, False]
             arrays = (self._dy, self._x, self._kernel)
-            self._result, self._other, _ = torch.ops.aten.convolution_backward(
+            self._result, self._kernels, _ = torch.ops.aten.convolution_backward(
                 *arrays, None, *self._shape, both
             )
 
@@ -62,3 +62,7 @@ class TorchLayer(Contestant):
     def outcome(self) -> np.ndarray:
         """Some of the output, or of the input's gradient: [H, W, C]."""
         return self._result[0, :, ::SAMPLED, ::SAMPLED].permute(1, 2, 0).float().cpu().numpy()
+
+    def kernel_gradient(self) -> np.ndarray:
+        """After a "backward": [k, k, C, features]."""
+        return self._kernels.permute(*np.argsort(self._axes)).float().cpu().numpy()
