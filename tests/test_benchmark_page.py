@@ -20,6 +20,7 @@ from parity.benchmark.suite import CPU, GPU
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "scripts" / "benchmark.py"
+CONFIGURED = "train, infer, ops, scaling, data, encodings"
 FACTS = {
     "date": "2026-01-02",
     "command": "python scripts/benchmark.py train",
@@ -249,6 +250,15 @@ def test_the_suite_holds_what_is_promised():
             "suite . --cases nothing",
             "--cases: 'nothing' is in none of the names: ",
         ),
+        ("train --workers 4", "--workers is for train --end-to-end, not for train alone"),
+        ("data --workers -1", "--workers: -1 is less than 0"),
+        ("train --out out.png", "--out: out.png is where the chart goes; name the JSON file"),
+        ("train --precisions tf32", "precisions: tf32 needs a GPU"),
+        ("ops --precisions tf32", "precisions: tf32 needs a GPU"),
+        ("scaling --precisions tf32", "precisions: tf32 needs a GPU"),
+        ("suite --batch-size 4", f"--batch-size is for {CONFIGURED}, not for suite"),
+        ("docs --preset carvana", f"--preset is for {CONFIGURED}, not for docs"),
+        ("compare a b --dataset carvana", f"--dataset is for {CONFIGURED}, not for compare"),
         ("train --cases shapes", "--cases is for suite, not for train"),
         ("scaling --batch-sizes 12", "batch_size: 12 does not divide among 8 devices"),
         (

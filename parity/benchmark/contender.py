@@ -24,6 +24,23 @@ LOADED, HELD = ", from prepared records", ", from memory"
 or held by the device or the host, as JAX' training has it where there is room."""
 
 
+def missing(precision: Precision, gpu: bool) -> str | None:
+    """Why nothing can be measured in this precision here; None if it can."""
+    return NEEDS_GPU if precision == "tf32" and not gpu else None
+
+
+def check_precisions(precisions: Sequence[Precision], gpu: bool) -> None:
+    """Whether anything can be measured in one of them here.
+
+    Raises:
+      ValueError: Nothing can; the message says why not.
+    """
+    reasons = {precision: missing(precision, gpu) for precision in precisions}
+    if all(reasons.values()):
+        told = "; ".join(f"{precision} {reason}" for precision, reason in reasons.items())
+        raise ValueError(f"precisions: {told}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Contender:
     """A framework in one dress.
@@ -49,7 +66,7 @@ class Contender:
 
     def missing(self, gpu: bool) -> str | None:
         """Why it cannot be measured here; None if it can."""
-        return NEEDS_GPU if self.precision == "tf32" and not gpu else None
+        return missing(self.precision, gpu)
 
 
 REFERENCE = Contender(framework="torch", how="eager", precision="float32", channels_last=False)

@@ -13,7 +13,7 @@ import torch
 
 from parity.benchmark import machine
 from parity.benchmark.agreement import LIMITS, check
-from parity.benchmark.contender import Precision
+from parity.benchmark.contender import Precision, check_precisions, missing
 from parity.benchmark.contestant import Start
 from parity.benchmark.convolution import Convolution
 from parity.benchmark.jax_layer import JaxLayer
@@ -42,18 +42,23 @@ def measure(config: Config, plan: Plan, say: Callable[[str], object]) -> Results
       say: Told how it goes.
 
     Raises:
+      ValueError: Nothing can be measured in these precisions here.
       Failed: A framework cannot.
       Refusal: The two compute something else.
     """
     classes, gpu = class_ids(config.data), torch.cuda.is_available()
+    precisions = plan.precisions or (config.train.precision,)
+    check_precisions(precisions, gpu)
     facts, device = machine.facts(), machine.device(gpu)
     peaks, rows = device_peaks(device), []
     for batch_size in plan.batch_sizes or (config.train.batch_size,):
         counted = Counter(convolutions(steady(config, batch_size), num_logits(classes)))
-        for precision in plan.precisions or (config.train.precision,):
-            if precision == "tf32" and not gpu:
-                continue
-            rows += _rows(counted, precision, plan, peaks, gpu, say)
+        for precision in precisions:
+            reason = missing(precision, gpu)
+            if reason is None:
+                rows += _rows(counted, precision, plan, peaks, gpu, say)
+            else:
+                say(f"{precision}: {reason}")
     facts["peaks"] = peaks._asdict()
     return Results(subject="ops", title=title(config), device=device, facts=facts, rows=rows)
 

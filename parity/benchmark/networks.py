@@ -18,6 +18,7 @@ from parity.benchmark.contender import (
     REFERENCE,
     Contender,
     Precision,
+    check_precisions,
     chosen,
     contenders,
 )
@@ -102,7 +103,7 @@ def measure(config: Config, plan: Plan, say: Callable[[str], object]) -> Results
       say: Told how it goes.
 
     Raises:
-      ValueError: Plan and config do not go together.
+      ValueError: Plan and config do not go together, or nothing of it can be measured here.
       Refusal: Two contenders compute something else.
     """
     classes, gpu = len(class_ids(config.data)), torch.cuda.is_available()
@@ -120,6 +121,7 @@ def measure(config: Config, plan: Plan, say: Callable[[str], object]) -> Results
         frozen=plan.subject == "infer",
     )
     found = chosen(everyone, plan.parts, "--contenders")
+    check_precisions([contender.precision for contender in found], gpu)
     facts, device = machine.facts(), machine.device(gpu)
     peaks, rows = device_peaks(device), []
     for batch_size in batch_sizes:

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NoReturn
 
 import tyro
 
@@ -77,7 +77,10 @@ class BenchmarkOptions(StartOptions):
 
 
 NETWORKS = ("train", "infer", "ops", "scaling")
+CONFIGURED = (*NETWORKS, "data", "encodings")
+"""What has a network, or data; the others take no setting."""
 USERS: dict[str, tuple[str, ...]] = {
+    "preset": CONFIGURED,
     "files": ("suite", "compare", "docs"),
     "batch_sizes": NETWORKS,
     "precisions": NETWORKS,
@@ -91,9 +94,13 @@ USERS: dict[str, tuple[str, ...]] = {
     "rounds": ("data", "encodings"),
     "workers": ("data", "train", "suite"),
     "images": ("data", "encodings"),
-    "out": (*NETWORKS, "data", "encodings"),
+    "out": CONFIGURED,
 }
 """Options of a benchmark that some subjects alone have, and which ones."""
+LEAST = {"workers": 0} | dict.fromkeys(
+    ("rounds", "images", "samples", "limit", "together", "starts", "batch_sizes"), 1
+)
+"""What each number has to be at least."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +117,8 @@ def parse(
     _, config = start(args)
     arguments = read(BenchmarkArguments(config=config), args, description)
     _check(arguments.benchmark)
+    if arguments.benchmark.subject not in CONFIGURED:
+        _check_unused(arguments.config, arguments.benchmark)
     return arguments.benchmark, arguments.config
 
 
@@ -117,15 +126,16 @@ def _check(options: BenchmarkOptions) -> None:
     for each in fields(BenchmarkOptions):
         users, value = USERS.get(each.name), getattr(options, each.name)
         if users and options.subject not in users and value != each.default:
-            flag = " ".join(map(str, options.files))
-            if each.name != "files":
-                flag = f"--{each.name.replace('_', '-')}"
-            fail(f"{flag} is for {', '.join(users)}, not for {options.subject}")
-    for name in ("rounds", "images", "samples", "limit", "together", "starts", "batch_sizes"):
+            files = " ".join(map(str, options.files))
+            _fail_unused(files if each.name == "files" else _flag(each.name), users, options)
+    alone = options.subject == "train" and not options.end_to_end
+    if alone and options.workers != BenchmarkOptions.workers:
+        fail("--workers is for train --end-to-end, not for train alone, which loads nothing")
+    for name, least in LEAST.items():
         value = getattr(options, name)
         for number in value if isinstance(value, tuple) else (value,):
-            if number < 1:
-                fail(f"--{name.replace('_', '-')}: {number} is less than 1")
+            if number < least:
+                fail(f"{_flag(name)}: {number} is less than {least}")
     if options.starts > options.samples:
         fail(f"--starts: {options.starts} is more than --samples, {options.samples}")
     counts = {"compare": (2, 2), "suite": (0, 1), "docs": (0, 1)}
@@ -133,3 +143,20 @@ def _check(options: BenchmarkOptions) -> None:
     if not least <= len(options.files) <= most:
         wanted = "two files, the old one first" if least == 2 else "one folder at most"
         fail(f"{options.subject}: give {wanted}; got {len(options.files)}")
+
+
+def _check_unused(config: Config, options: BenchmarkOptions) -> None:
+    """Refuses settings other than those that a command line without flags starts from."""
+    _, unchanged = start([])
+    for old, new in zip(vars(unchanged).values(), vars(config).values(), strict=True):
+        for name, value in vars(new).items():
+            if value != getattr(old, name):
+                _fail_unused(_flag(name), CONFIGURED, options)
+
+
+def _fail_unused(flag: str, users: Sequence[str], options: BenchmarkOptions) -> NoReturn:
+    fail(f"{flag} is for {', '.join(users)}, not for {options.subject}")
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"

@@ -37,6 +37,8 @@ def benchmark(options: BenchmarkOptions, config: Config) -> int:
         fail(f"--out: there is no folder {options.out.parent}")
     if options.out is not None and options.out.is_dir():
         fail(f"--out: {options.out} is a folder")
+    if options.out is not None and options.out == options.out.with_suffix(".png"):
+        fail(f"--out: {options.out} is where the chart goes; name the JSON file, without .png")
     run = partial(_networks if options.subject in NETWORKS else RUNS[options.subject], options)
     try:
         return run(config)

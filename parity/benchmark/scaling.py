@@ -12,7 +12,7 @@ import torch
 
 from parity.benchmark import machine
 from parity.benchmark.agreement import LIMITS
-from parity.benchmark.contender import Contender, Precision
+from parity.benchmark.contender import Contender, Precision, check_precisions
 from parity.benchmark.jax_contestant import JaxTraining
 from parity.benchmark.networks import Plan, device_peaks, summed_up, whole_row
 from parity.benchmark.race import Entry
@@ -96,7 +96,7 @@ def measure(config: Config, plan: Plan, say: Callable[[str], object]) -> Results
       say: Told how it goes.
 
     Raises:
-      ValueError: Plan and config do not go together.
+      ValueError: Plan and config do not go together, or nothing of it can be measured here.
       Refusal: Several devices compute something else than one does.
     """
     classes, gpu = len(class_ids(config.data)), torch.cuda.is_available()
@@ -107,10 +107,12 @@ def measure(config: Config, plan: Plan, say: Callable[[str], object]) -> Results
         reason = undivided(steady(config, batch_size), counts[-1])
         if reason is not None:
             raise ValueError(reason)
+    precisions = plan.precisions or (config.train.precision,)
+    check_precisions(precisions, gpu)
     facts, device = machine.facts(), machine.device(gpu)
     peaks, rows = device_peaks(device), []
     for batch_size in batch_sizes:
-        for precision in plan.precisions or (config.train.precision,):
+        for precision in precisions:
             with TemporaryDirectory() as folder:
                 task = set_up(config, batch_size, classes, Path(folder), 1, plan.workers)
                 facts["gradients"] = _gradients(task)
@@ -137,7 +139,8 @@ def _rows(
     for n in counts:
         make = partial(on_devices, n, task, contender)
         alone, limit = entries.get(1), LIMITS["train"][precision]
-        entries[n] = Entry(_name(n, precision, task.gpu), make, alone, limit)
+        name = _name(n, precision, task.gpu)
+        entries[n] = Entry(name, make, alone, limit, contender.missing(task.gpu))
     timings = plan.race(say).run(list(entries.values()))
     return [
         whole_row(
