@@ -132,7 +132,7 @@ def test_a_chart_of_several_devices_is_drawn(tmp_path: Path):
     failed = row(names[2], failure="out of memory")
     draw(replace(OLD, subject="scaling", rows=[one, two, failed]), tmp_path / "scaling.png")
     with Image.open(tmp_path / "scaling.png") as chart:
-        colours = {colour for _, colour in chart.convert("RGB").getcolors(2**24)}
+        colours = {colour for _, colour in chart.convert("RGB").getcolors(2**24) or ()}
     assert ImageColor.getrgb(COLOURS["JAX"]) in colours
     assert ImageColor.getrgb(COLOURS["PyTorch"]) not in colours
 
