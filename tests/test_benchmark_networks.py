@@ -120,25 +120,35 @@ def test_facts_and_chart_lie_beside(results, tmp_path):
         assert chart.width > 1000
 
 
-def test_a_wrong_weight_is_refused(run, monkeypatch, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("subject", "precision", "limit"),
+    [
+        ("infer", "float32", "1.0e-03"),
+        ("train", "float32", "1.0e-03"),
+        ("train", "bfloat16", "8.8e-03"),
+    ],
+)
+def test_a_wrong_weight_is_refused(subject, precision, limit, run, monkeypatch, tmp_path, capsys):
     right = setting.to_flax
 
     def wrong(*args: Any) -> Any:
         variables = right(*args)
         kernel = variables["params"]["conv_out"]["kernel"]
-        variables["params"]["conv_out"]["kernel"] = 1.1 * kernel
+        variables["params"]["conv_out"]["kernel"] = 1.2 * kernel
         return variables
 
     monkeypatch.setattr(setting, "to_flax", wrong)
+    peaks = Peaks({"float32": 1e9, "bfloat16": 1e9}, 1e9, "")
+    monkeypatch.setattr(networks, "device_peaks", lambda device: peaks)
     out = tmp_path / "out.json"
-    who = ("--contenders", "jit", "--precisions", "float32", "--out", str(out))
-    assert run(*command("infer", *who)) == 1
+    who = ("--contenders", "jit", "--precisions", precision, "--out", str(out))
+    assert run(*command(subject, *who)) == 1
     printed, said = capsys.readouterr()
     assert printed == ""
     errors = [line for line in said.splitlines() if line.startswith("error: ")]
     [error] = errors
-    assert error.startswith("error: no comparison: JAX jit, float32 does not compute what")
-    assert error.endswith("limit 1e-03")
+    assert error.startswith(f"error: no comparison: JAX jit, {precision} does not compute what")
+    assert error.endswith(f"limit {limit}")
     assert not out.exists()
 
 

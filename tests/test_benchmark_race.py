@@ -171,7 +171,7 @@ def test_another_result_is_refused(entry, tmp_path, together: int):
         race(entries, together=together)
     assert str(refused.value) == (
         "no comparison: B does not compute what the reference does: losses 1.2, 1.2, 1.2 against "
-        "losses 1, 1, 1, off by 2.0e-01, limit 1e-01"
+        "losses 1, 1, 1, off by 2.0e-01, limit 1.0e-01"
     )
     assert not (tmp_path / "diary").exists(), "something was timed"
 

@@ -136,7 +136,7 @@ def _agreeing(
         outcomes[name] = starts[name].outcomes
         if part == "backward":
             outcomes[name] = [*outcomes[name], worker.ask("kernel_gradient", plan.seconds)]
-        limit = 2 * LIMITS["infer"][precision]
+        limit = LIMITS["ops"][precision]
         check(f"{name} {part} of {layer}", outcomes[name], outcomes["PyTorch"], limit)
     return starts
 
