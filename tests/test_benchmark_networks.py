@@ -19,7 +19,7 @@ import pytest
 from contestants import SLEEP, Troubled, WrongLayer
 from PIL import Image
 
-from parity.benchmark import layers, memory, networks, setting
+from parity.benchmark import jobs, layers, memory, networks, setting
 from parity.benchmark.contestant import WHOLE_SAMPLE
 from parity.benchmark.duel import duels
 from parity.benchmark.result import Results, load
@@ -57,7 +57,7 @@ def results(run, patch, tmp_path_factory) -> Results:
     """One contender sleeps, another fails."""
     out = tmp_path_factory.mktemp("results") / "out.json"
     with patch.context() as troubled:
-        troubled.setitem(networks.CONTESTANTS, ("train", "torch"), Troubled)
+        troubled.setitem(jobs.CONTESTANTS, ("train", "torch"), Troubled)
         who = ("--contenders", "jit", "eager", "compile, channels_last")
         assert run(*command("train", *who, "--out", str(out))) == 0
     return load(out)

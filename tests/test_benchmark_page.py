@@ -161,7 +161,7 @@ def test_the_page_says_what_was_measured_and_what_was_not(tmp_path: Path):
     assert "JAX jit, bfloat16: 2.00× PyTorch compile, channels_last, bfloat16" in text
     assert "2026-01-02; jax 1.2" in text
     assert "driver 550, clock 1 MHz before the run, at most 2 MHz" in text
-    assert "; memory with what compilation took and freed. Raw: [card-9" in text
+    assert "; measured as before: memory with what compilation took and freed; in training" in text
     unmeasured = text.partition("## GPU: not measured")[2]
     assert "`python scripts/benchmark.py suite`" in unmeasured
     assert unmeasured.count("| not measured |") == len(GPU) - 1 + len(CPU)

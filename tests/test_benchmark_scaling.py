@@ -10,7 +10,7 @@ from contestants import off_by_a_little
 from parity.benchmark import scaling
 from parity.benchmark.agreement import Refusal
 from parity.benchmark.duel import duels
-from parity.benchmark.networks import Plan
+from parity.benchmark.plan import Plan
 from parity.benchmark.result import Results, Row
 from parity.benchmark.scaling import NETWORKS, efficiency, measure, modelled, reduction
 from parity.benchmark.table import spread

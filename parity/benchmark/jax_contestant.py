@@ -17,7 +17,6 @@ from parity.benchmark.contestant import WHOLE_SAMPLE, Contestant
 from parity.benchmark.task import BATCH, JAX, SAMPLED, Task
 from unet_jax.augment import normalise
 from unet_jax.batch import Batch
-from unet_jax.host_memory import free_host_memory
 from unet_jax.metrics import predict_classes
 from unet_jax.onednn.cores import share_cores
 from unet_jax.onednn.library import SWITCH
@@ -94,9 +93,6 @@ class JaxContestant(Contestant):
         jax.block_until_ready(self.metrics)
         self.metrics = metrics
 
-    def forget_peak(self) -> None:
-        memory.forget_peak()
-
     def program(self) -> Compiled | None:
         """What a step runs, once it has run; None: it is not at hand."""
         return None
@@ -119,7 +115,7 @@ class JaxContestant(Contestant):
         if stats:
             held = stats.get("pool_bytes", stats["peak_bytes_in_use"])
             return held, stats["bytes_limit"] - stats["bytes_in_use"]
-        return memory.resident(), free_host_memory()
+        return super().room()
 
 
 def taken(program: Compiled) -> int:

@@ -17,7 +17,8 @@ from parity.benchmark.contender import Precision, check_precisions, missing
 from parity.benchmark.contestant import Start
 from parity.benchmark.convolution import Convolution
 from parity.benchmark.jax_layer import JaxLayer
-from parity.benchmark.networks import Plan, device_peaks, title
+from parity.benchmark.networks import device_peaks, title
+from parity.benchmark.plan import Plan
 from parity.benchmark.result import Results, Row
 from parity.benchmark.roofline import Peaks, bound, convolutions
 from parity.benchmark.task import steady

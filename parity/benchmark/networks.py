@@ -2,96 +2,33 @@
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from parity.benchmark import machine, memory
-from parity.benchmark.agreement import LIMITS
 from parity.benchmark.contender import (
-    HELD,
-    LOADED,
-    REFERENCE,
     Contender,
     Precision,
     check_precisions,
     chosen,
     contenders,
 )
-from parity.benchmark.contestant import Contestant
-from parity.benchmark.jax_contestant import JaxInference, JaxTraining
-from parity.benchmark.jax_epochs import JaxEpochs
+from parity.benchmark.jobs import CONTESTANTS, JOBS, entry
 from parity.benchmark.peaks import Gauge, published
-from parity.benchmark.race import Entry, Race, Timing
+from parity.benchmark.plan import Plan
+from parity.benchmark.race import Entry, Timing
 from parity.benchmark.result import Results, Row
 from parity.benchmark.roofline import TRAINING, Peaks, bound, convolutions
 from parity.benchmark.setting import set_up
 from parity.benchmark.task import Task, steady
-from parity.benchmark.torch_contestant import TorchInference, TorchTraining
-from parity.benchmark.torch_epochs import TorchEpochs
 from parity.benchmark.worker import Worker
 from unet_jax import onednn
 from unet_jax.config import Config, dump
 from unet_jax.datasets import class_ids
-
-Subject = Literal["train", "infer", "end-to-end", "scaling"]
-Job = Literal["train", "infer", "from records", "from memory"]
-JOBS: dict[Subject, tuple[Job, ...]] = {
-    "train": ("train",),
-    "infer": ("infer",),
-    "end-to-end": ("train", "from records", "from memory"),
-}
-ADDED = {"from records": LOADED, "from memory": HELD}
-CONTESTANTS: dict[tuple[Job, str], Callable[[Task, Contender], Contestant]] = {
-    ("train", "jax"): JaxTraining,
-    ("train", "torch"): TorchTraining,
-    ("infer", "jax"): JaxInference,
-    ("infer", "torch"): TorchInference,
-    ("from records", "jax"): partial(JaxEpochs, held=False),
-    ("from records", "torch"): TorchEpochs,
-    ("from memory", "jax"): partial(JaxEpochs, held=True),
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What is measured, and how long.
-
-    Attributes:
-      subject: What of the network.
-      batch_sizes: Images a step, one after another; without any, the config's.
-      precisions: Likewise.
-      parts: Of the names of those who take part; without any, all do.
-      samples: Of each.
-      seconds: Most that each may take to start, and for its samples.
-      together: How many may start at the same time.
-      starts: How often each begins anew.
-      workers: Processes of PyTorch's loader.
-    """
-
-    subject: Subject
-    batch_sizes: Sequence[int] = ()
-    precisions: Sequence[Precision] = ()
-    parts: Sequence[str] = ()
-    samples: int = 20
-    seconds: float = 600.0
-    together: int = 1
-    starts: int = 1
-    workers: int = 2
-
-    def race(self, say: Callable[[str], object]) -> Race:
-        """One as long as this, which tells `say` how it goes."""
-        return Race(
-            samples=self.samples,
-            seconds=self.seconds,
-            say=say,
-            together=self.together,
-            starts=self.starts,
-        )
 
 
 def measure(config: Config, plan: Plan, say: Callable[[str], object]) -> Results:
@@ -170,9 +107,9 @@ def _rows(
     for contender in found:
         for job in JOBS[plan.subject]:
             if (job, contender.framework) in CONTESTANTS:
-                entry = _entry(task, contender, job)
-                entries[entry.name] = contender
-                listed.append(entry)
+                made = entry(task, contender, job)
+                entries[made.name] = contender
+                listed.append(made)
     timings = plan.race(say).run(listed)
     return [
         whole_row(
@@ -223,19 +160,6 @@ def whole_row(
         bound=passes * bound(layers, precision, peaks) / devices,
     )
     return filled(row, timing)
-
-
-def _entry(task: Task, contender: Contender, job: Job) -> Entry:
-    kind = "infer" if job == "infer" else "train"
-    same: Job = "from records" if job == "from memory" else job
-    reference = None if contender == REFERENCE else _entry(task, REFERENCE, same)
-    return Entry(
-        name=contender.name + ADDED.get(job, ""),
-        make=partial(CONTESTANTS[job, contender.framework], task, contender),
-        reference=reference,
-        limit=LIMITS[kind][contender.precision],
-        missing=contender.missing(task.gpu),
-    )
 
 
 def filled(row: Row, timing: Timing) -> Row:

@@ -46,8 +46,8 @@ held by a GPU, or by the host.
   with `--together`, beside others that compile and try out which code is fastest.
 - *memory*: the most that was held at once, of a GPU as its framework counts it (of JAX what is
   held between steps, and by XLA's account what a step takes beside it), of a CPU what the process
-  has more than before the network was built. Below each command is said whether that is *without
-  what compilation took and freed*; end to end, JAX' count on a GPU is always with it.
+  has more than before the network was built. What compilation took and freed is in rows that
+  were *measured as before*, and end to end in JAX' count on a GPU.
 - *TFLOP/s*: of convolutions, a multiply-add being 2; training counts three forward passes.
 - *of roofline*: for each convolution the longer of arithmetic at the device's peak and memory
   traffic at its bandwidth, summed, over the measured time. Norms, activations and the optimiser
@@ -69,6 +69,10 @@ OVERVIEW = (
     "JAX is",
     "with memory",
     "of roofline",
+)
+EARLIER = (
+    "measured as before: memory with what compilation took and freed; in training, PyTorch's "
+    "pixels' places in float64"
 )
 FILLED_BY = "python scripts/benchmark.py suite"
 
@@ -142,7 +146,7 @@ def _section(path: Path, results: Results) -> str:
     machine.append(
         f"peaks {peaks['source']}: TFLOP/s {reached}; {peaks['bandwidth'] / 1e9:,.0f} GB/s"
     )
-    machine.append(f"memory {facts.get('memory', 'with what compilation took and freed')}")
+    machine.append(f"memory {facts['memory']}" if "memory" in facts else EARLIER)
     shown.append(f"{'; '.join(machine)}. Raw: [{path.name}](benchmarks/{path.name}).\n")
     if results.subject == "ops":
         return "\n".join([*shown, _table(LAYER_HEADINGS, layer_cells(results.rows))])

@@ -15,7 +15,7 @@ from unet_jax.cli import INTERRUPTED, fail
 from unet_jax.config import Config
 
 if TYPE_CHECKING:
-    from parity.benchmark.networks import Plan
+    from parity.benchmark.plan import Plan
     from parity.benchmark.result import Results
 
 FOLDER = Path("docs/benchmarks")
@@ -94,7 +94,7 @@ def _measured(config: Config, plan: "Plan", *, layers: bool = False) -> "Results
 
 
 def _plan(options: BenchmarkOptions) -> "Plan":
-    from parity.benchmark.networks import Plan
+    from parity.benchmark.plan import Plan
 
     subject = "train" if options.subject not in ("infer", "scaling") else options.subject
     return Plan(

@@ -14,7 +14,8 @@ from parity.benchmark import machine
 from parity.benchmark.agreement import LIMITS
 from parity.benchmark.contender import Contender, Precision, check_precisions
 from parity.benchmark.jax_contestant import JaxTraining
-from parity.benchmark.networks import Plan, device_peaks, summed_up, whole_row
+from parity.benchmark.networks import device_peaks, summed_up, whole_row
+from parity.benchmark.plan import Plan
 from parity.benchmark.race import Entry
 from parity.benchmark.result import Results, Row
 from parity.benchmark.roofline import Peaks

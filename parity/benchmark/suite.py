@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from parity.benchmark.contender import Precision
-from parity.benchmark.networks import Plan, Subject, title
+from parity.benchmark.networks import title
+from parity.benchmark.plan import Plan, Subject
 from parity.benchmark.result import Results
 from unet_jax.config import Config, load
 

@@ -13,7 +13,6 @@ from parity.benchmark import memory
 from parity.benchmark.contender import Contender
 from parity.benchmark.contestant import WHOLE_SAMPLE, Contestant
 from parity.benchmark.task import BATCH, SAMPLED, TORCH, Task
-from unet_jax.host_memory import free_host_memory
 from unet_torch_ref.augment import border_map, inputs_and_targets, normalise
 from unet_torch_ref.batch import Batch
 from unet_torch_ref.losses import Loss
@@ -87,7 +86,7 @@ class TorchContestant(Contestant):
     def forget_peak(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
-        memory.forget_peak()
+        super().forget_peak()
 
     def peak(self) -> int | None:
         if self.device.type == "cuda":
@@ -98,7 +97,7 @@ class TorchContestant(Contestant):
     def room(self) -> tuple[int, int]:
         if self.device.type == "cuda":
             return torch.cuda.memory_reserved(), torch.cuda.mem_get_info()[0]
-        return memory.resident(), free_host_memory()
+        return super().room()
 
 
 class TorchTraining(TorchContestant):
