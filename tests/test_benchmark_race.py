@@ -178,5 +178,7 @@ def test_another_result_is_refused(entry, tmp_path, together: int):
 
 def test_not_a_number_agrees_with_nothing():
     ones = [np.ones(2)]
-    assert distance([np.array([1.0, np.nan])], ones) == float("inf")
+    some = [np.array([1.0, np.nan])]
+    assert distance(some, ones) == float("inf")
+    assert distance([*ones, *some], [*ones, *ones]) == float("inf")
     assert distance(ones, ones) == 0

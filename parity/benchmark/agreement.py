@@ -41,7 +41,7 @@ def distance(ours: Sequence[np.ndarray], reference: Sequence[np.ndarray]) -> flo
     """The largest over the steps of ‖ours - reference‖ / ‖reference‖; infinite if not finite."""
     pairs = zip(ours, reference, strict=True)
     errors = [np.linalg.norm(a - b) / max(float(np.linalg.norm(b)), 1e-12) for a, b in pairs]
-    worst = float(max(errors))
+    worst = float(np.max(errors))
     return worst if np.isfinite(worst) else float("inf")
 
 
