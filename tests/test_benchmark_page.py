@@ -162,6 +162,11 @@ def test_the_page_says_what_was_measured_and_what_was_not(tmp_path: Path):
     assert "2026-01-02; jax 1.2" in text
     assert "driver 550, clock 1 MHz before the run, at most 2 MHz" in text
     assert "; measured as before: memory with what compilation took and freed; in training" in text
+    parts = [f"{name} {part}" for name in ("JAX", "PyTorch") for part in ("forward", "backward")]
+    layers = [replace(OURS, contender=part) for part in parts]
+    replace(OLD, subject="ops", rows=layers).save(folder / "card-9--ops.json")
+    assert page(folder).count("; measured as before") == text.count("; measured as before") == 1
+    assert page(folder).count("| ops, ") == 0
     unmeasured = text.partition("## GPU: not measured")[2]
     assert "`python scripts/benchmark.py suite`" in unmeasured
     assert unmeasured.count("| not measured |") == len(GPU) - 1 + len(CPU)
@@ -193,6 +198,7 @@ def test_each_device_begins_with_an_overview(tmp_path: Path):
         f"| end-to-end, {case} | 100 | 66.7 (compile, channels_last) | 1.50× | – | – |",
     ]
     assert sections.count("JAX jit, bfloat16: 2.00× PyTorch compile, channels_last") == 2
+    assert "JAX jit, bfloat16, from prepared records: 1.50× PyTorch compile" in sections
     assert "JAX jit, bfloat16, from memory: 1000.0% of the rate without" in sections
 
 

@@ -130,8 +130,8 @@ def warp_mask(
     Returns:
       [B, H, W].
     """
-    # `grid_sample` rounds ties to even. A quarter of the coordinates' unit makes them go up, and
-    # can move nothing else. Ids count from 1 here, because it gives 0 outside.
+    # `grid_sample` rounds ties to even. A quarter of the coordinates' unit makes them go up (of
+    # float64, that is), and can move nothing else. Ids count from 1 here: it gives 0 outside.
     ids = mask[:, None].to(coordinates) + 1
     taken = _sample(ids, geometry, size, "nearest", nudge=0.25 / 65536)[:, 0]
     return torch.where(taken == 0, fill, taken - 1).to(mask.dtype)

@@ -54,7 +54,7 @@ def duels(rows: Sequence[Row], *, loaded: bool = False) -> list[Duel]:
     for precision in dict.fromkeys(row.precision for row in measured):
         best: dict[str, Row] = {}
         for row in (row for row in measured if row.precision == precision):
-            name = row.contender.partition(" ")[0]
+            name = row.contender.partition(" ")[0]  # Of several devices' rows it is another.
             if name not in best or row.rate > best[name].rate:
                 best[name] = row
         if {"JAX", "PyTorch"} <= best.keys():

@@ -32,11 +32,12 @@ those of PyTorch in float32, or nothing is shown. The learning rate is constant.
 
 PyTorch's step waits for the device nowhere, has a fused optimiser, and, compiled, augmentation,
 network and loss in one function; float16 has a scaled loss. *Frozen*: its compiler takes the
-weights for constants (prediction alone), as JAX does here where it folds a batch norm into the
-convolution before it. On a CPU, glibc is told to keep freed memory, and OpenMP's threads to wait a
-little longer before they sleep, for both frameworks; and JAX has its convolutions of float32
-computed by oneDNN where that is installed, as PyTorch has, and then, on two cores, one thread for
-all else where layers are small (until 2026-11-26 always); *XLA alone* is JAX without it.
+weights for constants (prediction alone), so that it can fold a batch norm into the convolution
+before it, as is done here in JAX. On a CPU, glibc is told to keep freed memory, and OpenMP's
+threads to wait a little longer before they sleep, for both frameworks; and JAX has its convolutions
+of float32 computed by oneDNN where that is installed, as PyTorch has, and then, on two cores, one
+thread for all else where layers are small (until 2026-11-26 always); *XLA alone* is JAX without it.
+Of the CPUs whose names do not say how wide they compute, the EPYC has AVX2, the Xeon AVX-512.
 
 End to end, *from prepared records* reads them anew in every epoch, PyTorch by its own loader, in
 processes beside it; *from memory* is JAX' training as it is run where there is room for the set:
@@ -72,7 +73,7 @@ OVERVIEW = (
 )
 EARLIER = (
     "measured as before: memory with what compilation took and freed; in training, PyTorch's "
-    "pixels' places in float64"
+    "pixels' places in float64, and waits for small copies"
 )
 FILLED_BY = "python scripts/benchmark.py suite"
 
@@ -106,9 +107,9 @@ def page(folder: Path) -> str:
 
 
 def _overview(files: Sequence[tuple[Path, Results]]) -> str:
-    """Of each case, JAX against PyTorch's fastest."""
+    """Of each network, JAX against PyTorch's fastest."""
     lines = []
-    for _, results in files:
+    for results in (each for _, each in files if each.subject != "ops"):
         for case, rows in cases(results.rows).items():
             for duel in duels(rows, loaded=results.subject == "end-to-end"):
                 lines.append(_overview_cells(results, case, duel))
@@ -146,7 +147,8 @@ def _section(path: Path, results: Results) -> str:
     machine.append(
         f"peaks {peaks['source']}: TFLOP/s {reached}; {peaks['bandwidth'] / 1e9:,.0f} GB/s"
     )
-    machine.append(f"memory {facts['memory']}" if "memory" in facts else EARLIER)
+    if results.subject != "ops":
+        machine.append(f"memory {facts['memory']}" if "memory" in facts else EARLIER)
     shown.append(f"{'; '.join(machine)}. Raw: [{path.name}](benchmarks/{path.name}).\n")
     if results.subject == "ops":
         return "\n".join([*shown, _table(LAYER_HEADINGS, layer_cells(results.rows))])

@@ -136,7 +136,7 @@ def tables(results: Results) -> list[Table]:
 
 def remarks(results: Results, rows: Sequence[Row]) -> list[str]:
     """What stands below a case's rows."""
-    verdicts = [str(duel) for duel in duels(rows)]
+    verdicts = [str(duel) for loaded in (False, True) for duel in duels(rows, loaded=loaded)]
     return [*verdicts, *loading(rows), *spread(rows), *modelled(results, rows)]
 
 
