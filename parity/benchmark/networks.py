@@ -10,13 +10,7 @@ from typing import Any
 import torch
 
 from parity.benchmark import machine, memory
-from parity.benchmark.contender import (
-    Contender,
-    Precision,
-    check_precisions,
-    chosen,
-    contenders,
-)
+from parity.benchmark.contender import Contender, Precision, check_precisions, chosen, contenders
 from parity.benchmark.jobs import CONTESTANTS, JOBS, entry
 from parity.benchmark.peaks import Gauge, published
 from parity.benchmark.plan import Plan
