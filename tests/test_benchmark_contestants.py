@@ -13,6 +13,8 @@ import jax
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
+from torch.nn.functional import grid_sample
 
 from parity.benchmark import jax_contestant, jax_layer
 from parity.benchmark.agreement import LIMITS, distance
@@ -130,6 +132,18 @@ def test_a_set_that_may_not_be_held_is_no_row(tmp_path: Path):
         JaxEpochs(task, Contender(framework="jax", how="jit", precision="float32"), held=True)
 
 
+def test_torch_moves_pixels_in_single_precision(tmp_path: Path, monkeypatch):
+    training, seen = TorchTraining(set_up(ALL, 4, 6, tmp_path, 1, 0), REFERENCE), []
+
+    def sample(image: torch.Tensor, *args: Any, **options: Any) -> torch.Tensor:
+        seen.append(image.dtype)
+        return grid_sample(image, *args, **options)
+
+    monkeypatch.setattr(functional, "grid_sample", sample)
+    training.step()
+    assert seen == [torch.float32] * 3  # Image, mask and border map.
+
+
 def test_torch_averages_weights_as_its_own_average_does(tmp_path: Path):
     training = TorchTraining(set_up(ALL, 4, 6, tmp_path, 1, 0), REFERENCE)
     before = [p.detach().clone() for p in training.parameters]
@@ -153,6 +167,7 @@ def test_a_gpus_memory_is_what_is_held_and_what_a_step_takes(
     task = set_up(TINY, 2, 2, tmp_path, 1, 0)
     ours = kind(task, Contender(framework="jax", how="jit", precision="float32"))
     ours.outcomes()
+    assert bool(ours.variables) == (kind is JaxInference), "weights are held twice"
     held = SimpleNamespace(memory_stats=lambda: {"bytes_in_use": 7, "peak_bytes_in_use": 2**40})
     monkeypatch.setattr(jax, "local_devices", lambda: [held])
     with jax.log_compiles():
