@@ -46,7 +46,8 @@ def _rates(plot, rows: list[Row]) -> None:
     shown = rows[::-1]  # The first one on top.
     plot.set_yticks(range(len(shown)), [row.contender for row in shown])
     plot.set_xlabel("images/s, with quartiles", fontsize=8)
-    most = max((row.rate for row in shown if row.failure is None), default=1.0)
+    measured = [row for row in shown if row.failure is None]
+    most = max((row.images / row.quartiles[0] for row in measured), default=1.0)
     for place, row in enumerate(shown):
         if row.failure is not None:
             text = shorten(f"not measured: {row.failure}", LONGEST, placeholder=" …")
