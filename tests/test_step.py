@@ -1,5 +1,6 @@
 """One step in both frameworks: micro-batches, averages, precision, and steps that are skipped."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -69,6 +70,21 @@ def test_evaluation_after_steps_agrees_in_float64(x64: None, name: str):
     np.testing.assert_array_equal(ours["boundary"], theirs["boundary"])
     for entry, value in ours["sums"].items():
         assert relative_error(value, theirs["sums"][entry]) <= FLOAT64, entry
+
+
+def test_choices_between_old_and_new_read_one_array_on_a_gpu():
+    """So that XLA has one operation for all arrays of a shape (docs/speed.md)."""
+    recipe, state, _ = start_both(make_config(ema_decay=0.9), classes=2, steps_per_epoch=5)
+    traced = jax.jit(recipe.train).trace(state, make_batch(0))
+    text = traced.lower(lowering_platforms=("cuda",)).as_text()
+    # Of both flags in memory.
+    assert text.count(": tensor<2xi1>\n      stablehlo.return") == 1
+    read = set(re.findall(r"(%\d+) = stablehlo.reshape %\d+ : \(tensor<1xi1>\) -> tensor<i1>", text))
+    chosen = re.findall(r"call @_where\w*\((%\d+), %[\w#]+, %arg\d+\)", text)
+    kept = state.params, state.batch_stats, state.opt_state, state.ema
+    assert len(chosen) == len(jax.tree.leaves(kept))
+    assert len(read) == 2
+    assert set(chosen) == read
 
 
 def test_micro_batches_give_the_gradient_of_the_whole(x64: None):

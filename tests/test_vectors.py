@@ -39,6 +39,13 @@ def test_the_tree_comes_back():
     jax.tree.map(np.testing.assert_array_equal, back, other)
 
 
+@pytest.mark.parametrize(("platform", "barriers"), [("cpu", 0), ("cuda", 2)])
+def test_what_is_cut_is_written_but_on_a_cpu(platform: str, barriers: int):
+    traced = jax.jit(tree_of).trace(vectors(TREE), TREE)
+    text = traced.lower(lowering_platforms=(platform,)).as_text()
+    assert text.count("stablehlo.optimization_barrier") == barriers  # Of kernels and the rest.
+
+
 def test_of_a_kind_that_is_missing_there_is_no_vector():
     tree = {"kernel": jnp.ones((2, 2))}
     assert vectors(tree).keys() == {"kernels"}

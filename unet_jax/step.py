@@ -19,6 +19,7 @@ from unet_jax.metrics import (
     predict_classes,
 )
 from unet_jax.models import UNet
+from unet_jax.models.passes import written
 from unet_jax.state import TrainState
 from unet_jax.vectors import tree_of, vectors
 
@@ -84,17 +85,18 @@ def train_step(
     direction, opt_state = optimizer.update(grads, state.opt_state, before)
     after = jax.tree.map(lambda p, d: p - rate.astype(p.dtype) * d, before, direction)
 
-    finite = jnp.isfinite(value) & jnp.isfinite(grad_norm)
+    known = jnp.isfinite(value)
+    # On a GPU, choices between arrays of one shape are one operation if they read the same array,
+    # which a number by itself is not.
+    known, finite = written(jnp.stack([known, known & jnp.isfinite(grad_norm)]))
     stepped = partial(jax.tree.map, partial(jnp.where, finite))
-    params = tree_of(stepped(after, before), state.params)
+    params = stepped(tree_of(after, state.params), state.params)
     first = state.step == state.skipped
     state = state.replace(
         step=state.step + 1,
         params=params,
         # Like PyTorch's, they follow the forward pass: a gradient alone may overflow in float16.
-        batch_stats=jax.tree.map(
-            partial(jnp.where, jnp.isfinite(value)), batch_stats, state.batch_stats
-        ),
+        batch_stats=jax.tree.map(partial(jnp.where, known), batch_stats, state.batch_stats),
         opt_state=stepped(opt_state, state.opt_state),
         ema=None
         if state.ema is None

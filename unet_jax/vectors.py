@@ -9,6 +9,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from unet_jax.models.passes import written
+
 KERNELS, OTHERS = "kernels", "others"
 LARGE = 2**18
 """Values from which on a parameter stays by itself (docs/speed.md)."""
@@ -35,16 +37,19 @@ def vectors(tree: Any) -> Vectors:
 
 
 def tree_of(found: Vectors, like: Any) -> Any:
-    """Undoes `vectors`: a tree with the structure and the shapes of `like`."""
+    """Undoes `vectors`: a tree with the structure and the shapes of `like`.
+
+    What is cut is written before: XLA may compute all of it anew for each piece.
+    """
     leaves, structure = jax.tree.flatten(like)
     for kind, places in _grouped(like).items():
         if len(places) == 1:
             leaves[places[0]] = found[kind]
             continue
-        begin = 0
+        vector, begin = written(found[kind]), 0
         for n in places:
             shape, size = leaves[n].shape, leaves[n].size
-            leaves[n] = found[kind][begin : begin + size].reshape(shape)
+            leaves[n] = vector[begin : begin + size].reshape(shape)
             begin += size
     return structure.unflatten(leaves)
 
