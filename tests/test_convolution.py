@@ -75,3 +75,37 @@ def test_a_kernels_gradient_is_in_order_before_it_is_used_but_on_a_cpu():
     code = partial(lowered, by_kernel, (1, 16, 16, FEW), (3, 3, FEW, 4))
     assert "optimization_barrier" not in code(platform="cpu")
     assert code(platform="cuda").count("optimization_barrier") == 1
+
+
+@pytest.mark.parametrize(
+    ("kernel", "product"),
+    [
+        ((1, 1, 8, 1), "stablehlo.multiply"),
+        ((1, 1, 8, 2), "stablehlo.dot_general"),
+        ((3, 3, 8, 1), "stablehlo.convolution"),
+    ],
+    ids=str,
+)
+def test_a_gpu_computes_the_gradient_of_a_pixels_kernel_to_one_channel_by_sums(
+    kernel: tuple[int, ...], product: str
+):
+    by_kernel = jax.grad(lambda kernel, x: convolve(x, kernel).sum())
+    code = partial(lowered, by_kernel, kernel, (2, 16, 16, 8))
+    assert product in code(platform="cuda")
+    assert ("stablehlo.dot_general" in code(platform="cuda")) is ("dot_general" in product)
+    assert "stablehlo.multiply" not in code(platform="cpu")
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("dtype", [jnp.float64, jnp.bfloat16], ids=["float64", "bfloat16"])
+def test_sums_are_the_gradient_of_a_kernel_to_one_channel(dtype):
+    """In another order; of bfloat16 rounded once, and not for each product."""
+    x, g = (
+        jax.random.normal(jax.random.key(n), (2, 12, 16, channels)).astype(dtype)
+        for n, channels in enumerate((8, 1))
+    )
+    exact = jnp.einsum("bhwi,bhwo->io", x.astype(jnp.float64), g.astype(jnp.float64))
+    found = convolution._kernel_by_sums(x, g)
+    assert found.dtype == dtype
+    exact = np.asarray(exact.astype(dtype), np.float64).reshape(1, 1, 8, 1)
+    assert relative_error(np.asarray(found, np.float64), exact) <= 1e-14

@@ -105,6 +105,8 @@ def _backward(stride: int, library: bool, given: Given, g: jax.Array) -> tuple[G
 
     input_on_cpu: Gradient = by_input
     weights_on_cpu: Gradient = by_weights
+    if side == stride == kernel.shape[-1] == 1:
+        by_weights = partial(_weights, by_kernel=_kernel_by_sums, biased=biased)
     if library:
         input_on_cpu = partial(onednn.backward_data, shape=x.shape, stride=stride)
         weights_on_cpu = partial(
@@ -172,6 +174,16 @@ def _kernel_by_convolution(x: jax.Array, g: jax.Array, *, side: int, stride: int
     # A GPU computes it in another layout than the kernel's. Flattened and written, it is put in the
     # kernel's by a copy of its own; XLA would do so within the optimiser's step, which is slow.
     return written(by_kernel.reshape(-1)).reshape(by_kernel.shape)
+
+
+def _kernel_by_sums(x: jax.Array, g: jax.Array) -> jax.Array:
+    """The gradient of a kernel of one pixel and one output channel.
+
+    A GPU computes x and what follows in the same pass, as it does not for a product of matrices.
+    """
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    [sums] = pixel_sums(x.astype(wide) * g.astype(wide))
+    return sums.sum(0).astype(x.dtype).reshape(1, 1, -1, 1)
 
 
 def _input_by_blocks(
