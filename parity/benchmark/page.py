@@ -30,14 +30,15 @@ each contender, since one of them may by chance be slower than another throughou
 process is timed, the losses of its first three steps (of inference, the logits) have to agree with
 those of PyTorch in float32, or nothing is shown. The learning rate is constant.
 
-PyTorch's step waits for the device nowhere, has a fused optimiser, and, compiled, augmentation,
-network and loss in one function; float16 has a scaled loss. *Frozen*: its compiler takes the
-weights for constants (prediction alone), so that it can fold a batch norm into the convolution
-before it, as is done here in JAX. On a CPU, glibc is told to keep freed memory, and OpenMP's
-threads to wait a little longer before they sleep, for both frameworks; and JAX has its convolutions
-of float32 computed by oneDNN where that is installed, as PyTorch has, and then, on two cores, one
-thread for all else where layers are small (until 2026-11-26 always); *XLA alone* is JAX without it.
-Of the CPUs whose names do not say how wide they compute, the EPYC has AVX2, the Xeon AVX-512.
+PyTorch's step waits for the device nowhere (but in rows *measured as before*), has a fused
+optimiser, and, compiled, augmentation, network and loss in one function; float16 has a scaled loss.
+*Frozen*: its compiler takes the weights for constants (prediction alone), so that it can fold a
+batch norm into the convolution before it, as is done here in JAX. On a CPU, glibc is told to keep
+freed memory, and OpenMP's threads to wait a little longer before they sleep, for both frameworks;
+and JAX has its convolutions of float32 computed by oneDNN where that is installed, as PyTorch has,
+and then, on two cores, one thread for all else where layers are small (until 2026-11-26 always);
+*XLA alone* is JAX without it. Of the CPUs whose names do not say how wide they compute, the EPYC
+has AVX2, the Xeon AVX-512.
 
 End to end, *from prepared records* reads them anew in every epoch, PyTorch by its own loader, in
 processes beside it; *from memory* is JAX' training as it is run where there is room for the set:
