@@ -79,7 +79,9 @@ def test_choices_between_old_and_new_read_one_array_on_a_gpu():
     text = traced.lower(lowering_platforms=("cuda",)).as_text()
     # Of both flags in memory.
     assert text.count(": tensor<2xi1>\n      stablehlo.return") == 1
-    read = set(re.findall(r"(%\d+) = stablehlo.reshape %\d+ : \(tensor<1xi1>\) -> tensor<i1>", text))
+    read = set(
+        re.findall(r"(%\d+) = stablehlo.reshape %\d+ : \(tensor<1xi1>\) -> tensor<i1>", text)
+    )
     chosen = re.findall(r"call @_where\w*\((%\d+), %[\w#]+, %arg\d+\)", text)
     kept = state.params, state.batch_stats, state.opt_state, state.ema
     assert len(chosen) == len(jax.tree.leaves(kept))

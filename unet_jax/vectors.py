@@ -39,7 +39,8 @@ def vectors(tree: Any) -> Vectors:
 def tree_of(found: Vectors, like: Any) -> Any:
     """Undoes `vectors`: a tree with the structure and the shapes of `like`.
 
-    What is cut is written before: XLA may compute all of it anew for each piece.
+    Except on a CPU, a vector is in memory before it is cut: else XLA might compute all of it anew
+    for each piece.
     """
     leaves, structure = jax.tree.flatten(like)
     for kind, places in _grouped(like).items():

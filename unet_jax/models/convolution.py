@@ -4,7 +4,8 @@ There, float32 is oneDNN's where that is installed, but for a kernel of one pixe
 Else, a kernel's gradient is computed as matrix products: XLA has it as a convolution with a window
 of the whole image, for which its CPU backend has no good code. On a GPU convolutions are cuDNN's;
 what follows is kept from being fused with them badly (docs/speed.md). For XLA, on any device, a
-kernel of one pixel without a stride is a matrix product, forward and backward.
+kernel of one pixel without a stride is a matrix product, forward and backward, but for the gradient
+of one to a single channel, which is a sum where it is not a CPU's.
 """
 
 import contextlib
@@ -179,7 +180,7 @@ def _kernel_by_convolution(x: jax.Array, g: jax.Array, *, side: int, stride: int
 def _kernel_by_sums(x: jax.Array, g: jax.Array) -> jax.Array:
     """The gradient of a kernel of one pixel and one output channel.
 
-    A GPU computes x and what follows in the same pass, as it does not for a product of matrices.
+    XLA can fuse it with what computes x, a norm and a ReLU, as it cannot a product of matrices.
     """
     wide = jnp.promote_types(x.dtype, jnp.float32)
     [sums] = pixel_sums(x.astype(wide) * g.astype(wide))
