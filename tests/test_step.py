@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -25,6 +26,7 @@ from parity.row import first_divergence, relative_error
 from parity.twin import flax_variables, start_both
 from unet_jax.batch import Batch
 from unet_jax.config import LossConfig, OptimConfig
+from unet_jax.losses import Loss, Sums
 from unet_jax.recipe import build_recipe
 
 
@@ -87,6 +89,23 @@ def test_choices_between_old_and_new_read_one_array_on_a_gpu():
     assert len(chosen) == len(jax.tree.leaves(kept))
     assert len(read) == 2
     assert set(chosen) == read
+
+
+class Endless(Loss):
+    """Infinite, with a gradient that is not."""
+
+    def total(self, sums: Sums) -> jax.Array:
+        return super().total(sums) + jnp.inf
+
+
+def test_a_step_of_infinite_loss_is_skipped_whatever_its_gradients_are():
+    recipe, state, _ = start_both(make_config(), classes=2, steps_per_epoch=5)
+    after, metrics = jax.jit(partial(recipe.train, loss=Endless()))(state, make_batch(0))
+    assert np.isinf(metrics["loss"])
+    assert np.isfinite(metrics["grad_norm"])
+    assert metrics["skipped_in_row"] == 1
+    kept = "params", "batch_stats", "opt_state"
+    assert all(same(getattr(after, name), getattr(state, name)) for name in kept)
 
 
 def test_micro_batches_give_the_gradient_of_the_whole(x64: None):
