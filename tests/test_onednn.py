@@ -63,21 +63,21 @@ def test_every_pass_is_xlas(side: int, stride: int, size: tuple[int, int], input
     shapes = (2, *size, inputs), (side, side, inputs, 8)
     x, kernel = drawn(*shapes)
     [bias] = drawn((8,))
-    y = onednn.forward(x, kernel, bias, None, stride)
+    y = calls.forward(x, kernel, bias, None, stride)
     g = jnp.sin(y)
     pixels = g.size // 8
-    learnt = partial(onednn.backward_weights, shape=kernel.shape, stride=stride)
+    learnt = partial(calls.backward_weights, shape=kernel.shape, stride=stride)
     by_kernel = partial(convolution._kernel_by_convolution, side=side, stride=stride)
     passes = {
         "forward": (
             (x, kernel),
-            partial(onednn.forward, bias=None, added=None, stride=stride),
+            partial(calls.forward, bias=None, added=None, stride=stride),
             partial(convolution._plain, stride=stride),
             side**2 * inputs,
         ),
         "forward, biased": (
             (x, kernel, bias),
-            partial(onednn.forward, added=None, stride=stride),
+            partial(calls.forward, added=None, stride=stride),
             lambda x, kernel, bias: (
                 convolution._plain(x, kernel, stride) + bias.reshape(1, 1, 1, -1)
             ),
@@ -85,13 +85,13 @@ def test_every_pass_is_xlas(side: int, stride: int, size: tuple[int, int], input
         ),
         "forward, added to": (
             (x, kernel, g),
-            lambda x, kernel, g: onednn.forward(x, kernel, None, g, stride),
+            lambda x, kernel, g: calls.forward(x, kernel, None, g, stride),
             lambda x, kernel, g: convolution._plain(x, kernel, stride) + g,
             side**2 * inputs + 1,
         ),
         "forward, biased, added to": (
             (x, kernel, bias, g),
-            partial(onednn.forward, stride=stride),
+            partial(calls.forward, stride=stride),
             lambda x, kernel, bias, g: (
                 convolution._plain(x, kernel, stride) + bias.reshape(1, 1, 1, -1) + g
             ),
@@ -99,7 +99,7 @@ def test_every_pass_is_xlas(side: int, stride: int, size: tuple[int, int], input
         ),
         "by input": (
             (g, kernel),
-            partial(onednn.backward_data, shape=x.shape, stride=stride),
+            partial(calls.backward_data, shape=x.shape, stride=stride),
             partial(convolution._input_by_convolution, shape=x.shape, stride=stride),
             side**2 * 8,
         ),
@@ -307,7 +307,7 @@ def test_a_user_who_interrupts_it_leaves_no_result(monkeypatch):
 def test_nothing_beyond_an_array_is_read(given: dict[str, jax.Array], message: str):
     x, kernel = drawn(*SHAPES)
     with pytest.raises(ValueError, match=re.escape(message)):
-        onednn.forward(x, kernel, **{"bias": None, "added": None, **given}, stride=1)
+        calls.forward(x, kernel, **{"bias": None, "added": None, **given}, stride=1)
 
 
 def test_a_program_that_xla_divides_is_its_own():

@@ -52,7 +52,8 @@ def convolve(
     assert added is None or added.dtype == x.dtype
     # Of 1×1 kernels and a stride, oneDNN 3.2 gets gradients wrong: 3 channels, 8×12, stride 2.
     sound = kernel.shape[0] > 1 or stride == 1
-    library = sound and x.dtype == jnp.float32 and _by_onednn.get() and onednn.available()
+    wanted = sound and x.dtype == jnp.float32 and _by_onednn.get() and onednn.available()
+    library = onednn.passes(x.shape, kernel.shape, stride) if wanted else None
     return _convolve((x, kernel, bias, added), stride, library)
 
 
@@ -71,32 +72,40 @@ def xla_alone() -> Iterator[None]:
 
 Given = tuple[jax.Array, jax.Array, jax.Array | None, jax.Array | None]
 """x, kernel, bias and what is added, or their gradients."""
+Library = onednn.Passes | None
+"""What computes float32 on a CPU; None: XLA does."""
 
 
-def _whole(given: Given, stride: int, library: bool) -> jax.Array:
-    def by_onednn(given: Given) -> jax.Array:
-        return onednn.forward(*given, stride)
-
-    def by_xla(given: Given) -> jax.Array:
-        x, kernel, bias, added = given
-        y = _plain(x, kernel, stride)
-        y = y if bias is None else y + bias.reshape(1, 1, 1, -1)
-        return y if added is None else y + added
-
-    if not library:
-        return by_xla(given)
-    return lax.platform_dependent(given, cpu=by_onednn, default=by_xla)
+def _whole(given: Given, stride: int, library: Library) -> jax.Array:
+    by_xla = partial(_by_xla, stride=stride)
+    if library is None:
+        return by_xla(*given)
+    by_library = partial(library.forward, stride=stride)
+    return lax.platform_dependent(*given, cpu=by_library, default=by_xla)
 
 
-_convolve = jax.custom_vjp(_whole, nondiff_argnums=(1, 2))
+def _entering(x: jax.Array, library: Library) -> jax.Array:
+    """What is computed once, where it is read often."""
+    if library is None or not library.reads_often:
+        return x
+    return lax.platform_dependent(x, cpu=onednn.stored, default=lambda x: x)
 
 
-def _forward(given: Given, stride: int, library: bool) -> tuple[jax.Array, Given]:
+def _convolved(given: Given, stride: int, library: Library) -> jax.Array:
+    return _forward(given, stride, library)[0]
+
+
+_convolve = jax.custom_vjp(_convolved, nondiff_argnums=(1, 2))
+
+
+def _forward(given: Given, stride: int, library: Library) -> tuple[jax.Array, Given]:
+    given = (_entering(given[0], library), *given[1:])
     return _whole(given, stride, library), given
 
 
-def _backward(stride: int, library: bool, given: Given, g: jax.Array) -> tuple[Given]:
+def _backward(stride: int, library: Library, given: Given, g: jax.Array) -> tuple[Given]:
     x, kernel, bias, added = given
+    g = _entering(g, library)
     side, inputs = kernel.shape[1:3]
     biased = bias is not None
     by_input = partial(_input_by_convolution, shape=x.shape, stride=stride)
@@ -108,10 +117,10 @@ def _backward(stride: int, library: bool, given: Given, g: jax.Array) -> tuple[G
     weights_on_cpu: Gradient = by_weights
     if side == stride == kernel.shape[-1] == 1:
         by_weights = partial(_weights, by_kernel=_kernel_by_sums, biased=biased)
-    if library:
-        input_on_cpu = partial(onednn.backward_data, shape=x.shape, stride=stride)
+    if library is not None:
+        input_on_cpu = partial(library.backward_data, shape=x.shape, stride=stride)
         weights_on_cpu = partial(
-            onednn.backward_weights, shape=kernel.shape, stride=stride, biased=biased
+            library.backward_weights, shape=kernel.shape, stride=stride, biased=biased
         )
     elif exact:
         if stride > 1:
@@ -143,6 +152,18 @@ def _weights(
         return by_kernel(x, g), None
     [sums] = pixel_sums(g.astype(jnp.promote_types(g.dtype, jnp.float32)))
     return by_kernel(x, g), sums.sum(0).astype(g.dtype)
+
+
+def _by_xla(
+    x: jax.Array,
+    kernel: jax.Array,
+    bias: jax.Array | None,
+    added: jax.Array | None,
+    stride: int,
+) -> jax.Array:
+    y = _plain(x, kernel, stride)
+    y = y if bias is None else y + bias.reshape(1, 1, 1, -1)
+    return y if added is None else y + added
 
 
 def _plain(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:

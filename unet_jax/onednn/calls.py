@@ -35,8 +35,9 @@ def forward(
       ValueError: Bias or what is added has another shape, or anything another type (the latter in
         all three), so that oneDNN would read beyond it.
     """
-    batch, height, width, _ = x.shape
-    shape = (batch, -(-height // stride), -(-width // stride), kernel.shape[-1])
+    batch, height, width = x.shape[:3]
+    channels = (*kernel.shape[:-4], kernel.shape[-1])
+    shape = (batch, -(-height // stride), -(-width // stride), *channels)
     for name, each, right in (("bias", bias, shape[-1:]), ("added", added, shape)):
         if each is not None and each.shape != right:
             raise ValueError(f"{name} has shape {each.shape}; expected {right}")
@@ -57,7 +58,7 @@ def backward_weights(
     """The gradients of kernel [k, k, I, O] = `shape` and bias [O], g being that of the output."""
     shapes = Shapes(x.shape, shape, g.shape, stride, biased)
     if biased:
-        kernel, bias = _call("backward_weights", shapes, (x, g), [shape, shape[-1:]])
+        kernel, bias = _call("backward_weights", shapes, (x, g), [shape, g.shape[3:]])
         return kernel, bias
     return _call("backward_weights", shapes, (x, g), [shape])[0], None
 

@@ -14,8 +14,9 @@ SWITCH = "UNET_JAX_ONEDNN"
 
 Handle = c_void_p
 SUCCESS, FLOAT32, CPU, IN_ORDER = 0, 3, 1, 1
-ANY, VECTOR, NHWC, HWIO = 1, 2, 22, 28
-"""Layouts: the library's choice; one axis; images by pixel; kernels as they are here."""
+ANY, VECTOR, NHWC, HWIO, GHWIO = 1, 2, 22, 28, 34
+"""Layouts: the library's choice; one axis; images by pixel; kernels as they are here, one and one
+for each group of channels."""
 ALLOCATED_BY_CALLER = 1
 """Scratchpad mode: the library keeps no memory of its own, which another thread could not use."""
 ADD = 0x1FFF0
