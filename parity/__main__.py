@@ -10,7 +10,8 @@ from unet_jax.cli import INTERRUPTED, mistakes, needs_torch
 
 
 def main() -> int:
-    options = tyro.cli(Options, description=__doc__)
+    with mistakes():
+        options = tyro.cli(Options, description=__doc__)
     if options.device == "cpu":  # PyTorch's learner takes a GPU where it sees one.
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     with mistakes():

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from unet_jax.config import Config, load, presets
 
 INTERRUPTED = 130
 """Exit status that a shell reports for a command ended by Ctrl-C."""
+UNREAD = 141
+"""The same, for one whose output nobody reads on, as of `--help | head`."""
 T = TypeVar("T")
 Kinds = tuple[type[Exception], ...]
 
@@ -78,9 +81,23 @@ def mistakes(kinds: Kinds = (ValueError, OSError)) -> Iterator[None]:
       kinds: Of errors.
     """
     try:
-        yield
+        with _ended_when_unread():
+            yield
     except kinds as error:
         fail(str(error))
+
+
+@contextlib.contextmanager
+def _ended_when_unread() -> Iterator[None]:
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # Else Python would try again as it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(UNREAD) from None
 
 
 @contextlib.contextmanager

@@ -36,9 +36,10 @@ optimiser, and, compiled, augmentation, network and loss in one function; float1
 batch norm into the convolution before it, as is done here in JAX. On a CPU, glibc is told to keep
 freed memory, and OpenMP's threads to wait a little longer before they sleep, for both frameworks;
 and JAX has its convolutions of float32 computed by oneDNN where that is installed, as PyTorch has,
-and then, on two cores, one thread for all else where layers are small (until 2026-11-26 always);
-*XLA alone* is JAX without it. Of the CPUs whose names do not say how wide they compute, the EPYC
-has AVX2, the Xeon AVX-512.
+large ones of 3×3 with half the products (Winograd's algorithm; since 2026-11-28), and then, on two
+cores, one thread for all else where layers are small (until 2026-11-26 always); *XLA alone* is JAX
+without it. Of the CPUs whose names do not say how wide they compute, the EPYC has AVX2, the Xeon
+AVX-512.
 
 End to end, *from prepared records* reads them anew in every epoch, PyTorch by its own loader, in
 processes beside it; *from memory* is JAX' training as it is run where there is room for the set:
@@ -51,6 +52,8 @@ held by a GPU, or by the host.
   has more than before the network was built. What compilation took and freed is in rows that
   were *measured as before*, and end to end in JAX' count on a GPU.
 - *TFLOP/s*: of convolutions, a multiply-add being 2; training counts three forward passes.
+  Counted by definition, whichever algorithm computes them: Winograd's can take less than the
+  roofline's time.
 - *of roofline*: for each convolution the longer of arithmetic at the device's peak and memory
   traffic at its bandwidth, summed, over the measured time. Norms, activations and the optimiser
   are taken to cost nothing. A shared CPU's measured peaks vary from hour to hour, by a quarter and
