@@ -1,11 +1,12 @@
 """A 2-D convolution that is fast on a CPU, too, as are its gradients. Images are [B, H, W, C].
 
-There, float32 is oneDNN's where that is installed, but for a kernel of one pixel with a stride.
-Else, a kernel's gradient is computed as matrix products: XLA has it as a convolution with a window
-of the whole image, for which its CPU backend has no good code. On a GPU convolutions are cuDNN's;
-what follows is kept from being fused with them badly (docs/speed.md). For XLA, on any device, a
-kernel of one pixel without a stride is a matrix product, forward and backward, but for the gradient
-of one to a single channel, which is a sum where it is not a CPU's.
+There, float32 is oneDNN's where that is installed, but for a kernel of one pixel with a stride;
+large 3×3 ones take half the products (`unet_jax/onednn/winograd.py`). Else, a kernel's gradient is
+computed as matrix products: XLA has it as a convolution with a window of the whole image, for which
+its CPU backend has no good code. On a GPU convolutions are cuDNN's; what follows is kept from being
+fused with them badly (docs/speed.md). For XLA, on any device, a kernel of one pixel without a
+stride is a matrix product, forward and backward, but for the gradient of one to a single channel,
+which is a sum where it is not a CPU's.
 """
 
 import contextlib
@@ -85,7 +86,7 @@ def _whole(given: Given, stride: int, library: Library) -> jax.Array:
 
 
 def _entering(x: jax.Array, library: Library) -> jax.Array:
-    """What is computed once, where it is read often."""
+    """The same values, in memory if they are read often, so that they are computed once."""
     if library is None or not library.reads_often:
         return x
     return lax.platform_dependent(x, cpu=onednn.stored, default=lambda x: x)

@@ -46,9 +46,9 @@ class Shapes(NamedTuple):
     """Of a convolution.
 
     Attributes:
-      x: [B, H, W, I]; in groups, [B, H, W, G * I].
-      kernel: [h, w, I, O]; one for each group of channels, [G, h, w, I, O].
-      y: [B, ⌈H / stride⌉, ⌈W / stride⌉, O]; in groups, [..., G * O].
+      x: [B, H, W, I]; in groups, [B, H, W, G, I].
+      kernel: [h, w, I, O]; of each group, [G, h, w, I, O].
+      y: [B, ⌈H / stride⌉, ⌈W / stride⌉, O]; in groups, [B, …, …, G, O].
       stride: In both directions.
       biased: Whether y has a bias of its own for each channel.
       added: Whether something of y's shape is added to it; in the forward pass alone.
@@ -63,7 +63,7 @@ class Shapes(NamedTuple):
 
 
 class Convolution:
-    """`torch.nn.functional.conv2d` with padding k // 2, or one of its gradients.
+    """`torch.nn.functional.conv2d` with padding (h // 2, w // 2), or one of its gradients.
 
     Attributes:
       workspace: Bytes that it needs beside its arguments and its result.

@@ -24,7 +24,7 @@ class Reordering:
     ) -> None:
         """Args:
         library: oneDNN.
-        kernel: The shape [k, k, I, O].
+        kernel: The shape [h, w, I, O]; of each group, [G, h, w, I, O].
         layouts: Of such a kernel.
         back: Whether it is there, and is wanted here.
         """
