@@ -10,8 +10,7 @@ from unet_jax.cli import INTERRUPTED, mistakes, needs_torch
 
 
 def main() -> int:
-    with mistakes():
-        options = tyro.cli(Options, description=__doc__)
+    options = tyro.cli(Options, description=__doc__)
     if options.device == "cpu":  # PyTorch's learner takes a GPU where it sees one.
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     with mistakes():

@@ -2,13 +2,10 @@
 
 import dataclasses
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from unet_jax.cli import UNREAD
 from unet_jax.config import (
     AugmentConfig,
     Config,
@@ -278,20 +275,3 @@ def test_resume_of_a_damaged_run_names_the_file(capsys, tmp_path):
     path.write_text("train: {epochs: 0}\n")
     message = refuse(capsys, "--resume", "--workdir", tmp_path)
     assert message.startswith(f"error: {path}: train.epochs: ")
-
-
-@pytest.mark.parametrize(
-    "command", [["scripts/train_jax.py"], ["scripts/predict.py"], ["-m", "parity"]], ids=str
-)
-def test_help_that_is_not_read_to_its_end(command: list[str]):
-    started = subprocess.Popen(
-        [sys.executable, *command, "--help"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        cwd=Path(__file__).parents[1],
-        text=True,
-    )
-    assert started.stdout is not None
-    started.stdout.close()
-    _, errors = started.communicate(timeout=120)
-    assert (started.returncode, errors) == (UNREAD, "")

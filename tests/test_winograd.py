@@ -136,6 +136,7 @@ def test_large_layers_are_its():
 
     assert chosen()
     assert chosen(batch=4, height=16, width=16)
+    assert not chosen(batch=1024, height=1, width=1)
     for small in ({"width": 31}, {"inputs": 63}, {"outputs": 63}):
         assert not chosen(**small)
     assert not chosen(height=64, width=64, stride=2)

@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,8 +14,6 @@ from unet_jax.config import Config, load, presets
 
 INTERRUPTED = 130
 """Exit status that a shell reports for a command ended by Ctrl-C."""
-UNREAD = 141
-"""The same, for one whose output nobody reads on, as of `--help | head`."""
 T = TypeVar("T")
 Kinds = tuple[type[Exception], ...]
 
@@ -81,23 +78,9 @@ def mistakes(kinds: Kinds = (ValueError, OSError)) -> Iterator[None]:
       kinds: Of errors.
     """
     try:
-        with _ended_when_unread():
-            yield
+        yield
     except kinds as error:
         fail(str(error))
-
-
-@contextlib.contextmanager
-def _ended_when_unread() -> Iterator[None]:
-    try:
-        try:
-            yield
-        finally:
-            sys.stdout.flush()
-    except BrokenPipeError:
-        # Else Python would try again as it ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(UNREAD) from None
 
 
 @contextlib.contextmanager

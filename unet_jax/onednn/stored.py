@@ -1,5 +1,7 @@
 """When XLA's CPU backend computes what: by calling a function that does nothing."""
 
+from threading import Lock
+
 import jax
 import jax.numpy as jnp
 
@@ -11,7 +13,9 @@ NAME = "unet_jax_stored"
 def stored(x: jax.Array) -> jax.Array:
     """The same values, in memory before they are used.
 
-    XLA could compute them anew within whatever they are used for, as often as that reads them.
+    Where they are used otherwise, too, XLA copies them for that.
+
+    Else it could compute them anew within whatever they are used for, as often as that reads them.
     `lax.optimization_barrier` keeps it from that on other devices alone: its CPU backend removes
     barriers before it fuses.
     """
@@ -28,10 +32,22 @@ def one_after(x: jax.Array) -> jax.Array:
 
 def _called(given: jax.Array, *further: jax.Array) -> jax.Array:
     """What is given, in its place, as the result of a function that is given it all."""
+    _register()
     same, in_place = jax.ShapeDtypeStruct(given.shape, given.dtype), {0: 0}
     call = jax.ffi.ffi_call(NAME, same, vmap_method="broadcast_all", input_output_aliases=in_place)
     return call(given, *further)
 
 
 _DOES_NOTHING = c_function(lambda addresses: None)
-jax.ffi.register_ffi_target(NAME, jax.ffi.pycapsule(address(_DOES_NOTHING)), platform="cpu")
+_ONE_AT_A_TIME = Lock()
+_registered = False
+
+
+def _register() -> None:
+    """XLA refuses a second function of the same name, which another thread could come with."""
+    global _registered
+    with _ONE_AT_A_TIME:
+        if not _registered:
+            capsule = jax.ffi.pycapsule(address(_DOES_NOTHING))
+            jax.ffi.register_ffi_target(NAME, capsule, platform="cpu")
+            _registered = True

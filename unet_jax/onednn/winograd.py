@@ -5,9 +5,9 @@ three. That takes six products instead of twelve: the six pixels become six sums
 kernel's three, each is multiplied with its counterpart, and the products become the four. Along a
 row it stays a convolution, of oneDNN's: of six groups of channels, with a kernel of 1×3 each.
 
-It is the same function in exact arithmetic. In float32, errors are twice those of oneDNN's own
-convolution (docs/speed.md). The polynomials are evaluated at 0, 1, -1, 1/2, -2 and infinity, with
-which they were the smallest.
+It is the same function in exact arithmetic. In float32, errors are up to twice those of oneDNN's
+own convolution (docs/speed.md), and infinities make more of their column not a number. The
+polynomials are evaluated at 0, 1, -1, 1/2, -2 and infinity, with which errors were the smallest.
 
 References:
   Winograd, 1980. Arithmetic Complexity of Computations. https://doi.org/10.1137/1.9781611970364
@@ -49,13 +49,14 @@ ONE = 1
 """The term that is the polynomial's value at 1: of the rows of a result's gradient, their sum."""
 
 FEWEST_CHANNELS, FEWEST_PIXELS = 64, 2**10
-"""With fewer, the transforms take what the products save, or nearly so (docs/speed.md)."""
+"""With fewer, the transforms take what the products save, or nearly so."""
 
 
 def pays(x: Shape, kernel: Shape, stride: int) -> bool:
     """Whether such a convolution is faster by these functions than by `calls`."""
-    large = min(kernel[2:]) >= FEWEST_CHANNELS and prod(x[:3]) >= FEWEST_PIXELS
-    return kernel[:2] == (3, 3) and stride == 1 and large
+    wide = min(kernel[2:]) >= FEWEST_CHANNELS
+    large = prod(x[:3]) >= FEWEST_PIXELS and x[1] >= ROWS
+    return kernel[:2] == (3, 3) and stride == 1 and wide and large
 
 
 def forward(
@@ -66,6 +67,7 @@ def forward(
     stride: int = 1,
 ) -> jax.Array:
     """`calls.forward`, of a 3×3 kernel without a stride."""
+    assert stride == 1
     kernels = _filter(kernel * one_after(x))
     products = calls.forward(_data(x), kernels, None, None, stride)
     y = _inverse(products, x.shape[1])
@@ -75,6 +77,7 @@ def forward(
 
 def backward_data(g: jax.Array, kernel: jax.Array, shape: Shape, stride: int = 1) -> jax.Array:
     """`calls.backward_data`, of a 3×3 kernel without a stride."""
+    assert stride == 1
     products = _inverse_transposed(g)
     sums = (*products.shape[:4], shape[3])
     kernels = _filter(kernel * one_after(g))
@@ -86,6 +89,7 @@ def backward_weights(
     x: jax.Array, g: jax.Array, shape: Shape, stride: int, biased: bool
 ) -> tuple[jax.Array, jax.Array | None]:
     """`calls.backward_weights`, of a 3×3 kernel without a stride."""
+    assert stride == 1
     sums = (TERMS, 1, *shape[1:])
     products = _inverse_transposed(g)
     by_sums, by_bias = calls.backward_weights(_data(x), products, sums, stride, biased)
