@@ -13,11 +13,9 @@ NAME = "unet_jax_stored"
 def stored(x: jax.Array) -> jax.Array:
     """The same values, in memory before they are used.
 
-    Where they are used otherwise, too, XLA copies them for that.
-
-    Else it could compute them anew within whatever they are used for, as often as that reads them.
+    XLA could compute them anew within whatever they are used for, as often as that reads them.
     `lax.optimization_barrier` keeps it from that on other devices alone: its CPU backend removes
-    barriers before it fuses.
+    barriers before it fuses. If x is used elsewhere, too, XLA copies it first.
     """
     return _called(x)
 
