@@ -39,7 +39,7 @@ class Case(NamedTuple):
 def _full_size(preset: str, size: tuple[int, int], batch_size: int) -> Config:
     """A preset's network on rendered scenes, which need no download."""
     config, scenes = load(preset), load("shapes").data
-    data = replace(scenes, size=size, stored_size=None, scenes=512, binary=True, val_fraction=0.1)
+    data = replace(scenes, size=size, stored_size=None, scenes=1024, binary=True, val_fraction=0.1)
     return replace(
         config, data=data, train=replace(config.train, batch_size=batch_size, accumulate=1)
     )

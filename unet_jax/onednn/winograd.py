@@ -9,6 +9,8 @@ It is the same function in exact arithmetic. In float32, errors are up to twice 
 own convolution (docs/speed.md), and infinities make more of their column not a number. The
 polynomials are evaluated at 0, 1, -1, 1/2, -2 and infinity, with which errors were the smallest.
 
+The sums are jitted functions, so that they are traced once for all layers of a shape.
+
 References:
   Winograd, 1980. Arithmetic Complexity of Computations. https://doi.org/10.1137/1.9781611970364
   Lavin and Gray, 2016 (the names of the transforms). https://arxiv.org/abs/1509.09308
@@ -16,7 +18,7 @@ References:
 """
 
 from collections.abc import Sequence
-from functools import reduce
+from functools import partial, reduce
 from math import prod
 from operator import add
 
@@ -96,6 +98,7 @@ def backward_weights(
     return _filter_transposed(by_sums), None if by_bias is None else by_bias[ONE]
 
 
+@jax.jit
 def _data(x: jax.Array) -> jax.Array:
     """[B, H, W, C] -> [B, T, W, 6, C], T being ⌈H / 4⌉."""
     batch, height, width, features = x.shape
@@ -106,6 +109,7 @@ def _data(x: jax.Array) -> jax.Array:
     return _combined(DATA, rows, axis=3)
 
 
+@partial(jax.jit, static_argnames="height")
 def _data_transposed(sums: jax.Array, height: int) -> jax.Array:
     """[B, T, W, 6, C] -> [B, H, W, C]."""
     # Of the six rows that a tile reads, its neighbours have the first and the last, which only the
@@ -117,21 +121,25 @@ def _data_transposed(sums: jax.Array, height: int) -> jax.Array:
     return _rows(_combined(matrix, [*_terms(sums), above, below], axis=2), height)
 
 
+@jax.jit
 def _filter(kernel: jax.Array) -> jax.Array:
     """[3, 3, I, O] -> [6, 1, 3, I, O]."""
     return _combined(FILTER, list(kernel), axis=0)[:, None]
 
 
+@jax.jit
 def _filter_transposed(sums: jax.Array) -> jax.Array:
     """[6, 1, 3, I, O] -> [3, 3, I, O]."""
     return _combined(FILTER.T, list(sums[:, 0]), axis=0)
 
 
+@partial(jax.jit, static_argnames="height")
 def _inverse(products: jax.Array, height: int) -> jax.Array:
     """[B, T, W, 6, O] -> [B, H, W, O]."""
     return _rows(_combined(INVERSE, _terms(products), axis=2), height)
 
 
+@jax.jit
 def _inverse_transposed(g: jax.Array) -> jax.Array:
     """[B, H, W, O] -> [B, T, W, 6, O]."""
     batch, height, width, features = g.shape
