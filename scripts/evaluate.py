@@ -20,7 +20,7 @@ def main() -> int:
     # Networks are evaluated at the size that they were trained at, whatever else they are shown.
     values = [largest_layer(place) for place in (*options.run, *options.weights)]
     known = [options.batch_size * each for each in values if each is not None]
-    share_cores(max(known) if len(known) == len(values) else None)
+    share_cores(max(known) if len(known) == len(values) else None, trained=False)
     return evaluate(options, config, in_torch)
 
 

@@ -13,7 +13,7 @@ def main() -> int:
     from unet_jax.range_test import range_test
 
     keep_compiled()
-    share_cores(config.largest_layer, config.train.precision)
+    share_cores(config.largest_layer, config.train.precision, trained=True)
     return range_test(options, config)
 
 

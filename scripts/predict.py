@@ -15,7 +15,7 @@ def main() -> int:
     place = options.run or options.weights
     assert place is not None
     values = largest_layer(place, config.tile or config.size)
-    share_cores(values and options.batch_size * values)
+    share_cores(values and options.batch_size * values, trained=False)
     return predict(options, config)
 
 

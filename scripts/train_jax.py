@@ -31,7 +31,7 @@ def main() -> int:
 
     keep_compiled()
     if options.parallel != "shard" and not options.distributed:  # Where convolutions are XLA's.
-        share_cores(config.largest_layer, config.train.precision)
+        share_cores(config.largest_layer, config.train.precision, trained=True)
     with mistakes():
         if options.distributed:
             connect(options.coordinator, options.processes, options.process)

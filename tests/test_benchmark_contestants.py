@@ -82,15 +82,25 @@ def test_training_takes_the_same_steps(config, precision, tmp_path: Path):
     ("precision", "convolved"),
     [("float32", "float32"), ("tf32", "float32"), ("bfloat16", "bfloat16")],
 )
-def test_cores_are_shared_as_in_training(precision, convolved, tmp_path: Path, monkeypatch):
+def test_cores_are_shared_as_commands_do(precision, convolved, tmp_path: Path, monkeypatch):
     asked = []
+
+    def share(values: int, precision: str, *, trained: bool) -> None:
+        asked.append((values, precision, trained))
+
     for module in (jax_contestant, jax_layer):
-        monkeypatch.setattr(module, "share_cores", lambda *args: asked.append(args))
+        monkeypatch.setattr(module, "share_cores", share)
     contender = Contender(framework="jax", how="jit", precision=precision)
     task = set_up(TINY, 4, 6, tmp_path, 1, 0)
     JaxInference(task, contender)
+    JaxTraining(task, contender)
     JaxLayer(precision, gpu=False)
-    assert asked == [(task.config.largest_layer, convolved), (0, convolved)]
+    largest = task.config.largest_layer
+    assert asked == [
+        (largest, convolved, False),
+        (largest, convolved, True),
+        (0, convolved, True),
+    ]
 
 
 def test_no_step_is_begun_before_the_last_but_one_is_done(tmp_path: Path):

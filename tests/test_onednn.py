@@ -368,7 +368,11 @@ def test_threads_of_openmp_wait_as_the_user_says(monkeypatch):
 
 def test_two_cores_are_shared(monkeypatch):
     def shared(
-        precision: str = "float32", has: int = 2, values: int | None = cores.LARGE - 1, **said: str
+        precision: str = "float32",
+        has: int = 2,
+        values: int | None = cores.LARGE_TRAINED - 1,
+        trained: bool = True,
+        **said: str,
     ) -> str | None:
         monkeypatch.setattr(cores, "cores", lambda: has)
         for name in (cores.THREADS, *cores.OTHERS):
@@ -376,7 +380,7 @@ def test_two_cores_are_shared(monkeypatch):
             monkeypatch.delenv(name)
         for name, value in said.items():
             monkeypatch.setenv(name, value)
-        cores.share_cores(values, precision)
+        cores.share_cores(values, precision, trained=trained)
         return os.environ.get(cores.THREADS)
 
     monkeypatch.setattr(cores, "accelerated", lambda: False)
@@ -384,7 +388,9 @@ def test_two_cores_are_shared(monkeypatch):
     assert shared(PJRT_NPROC="3") == "3"
     assert shared(NPROC="3") is shared(OMP_NUM_THREADS="1") is None
     assert shared("bfloat16") is shared(has=1) is shared(has=4) is None
-    assert shared(values=cores.LARGE) is shared(values=None) is None
+    assert shared(values=cores.LARGE_TRAINED) is shared(values=None) is None
+    assert shared(values=cores.LARGE_PREDICTED - 1, trained=False) == "1"
+    assert shared(values=cores.LARGE_PREDICTED, trained=False) is None
     with monkeypatch.context() as elsewhere:
         elsewhere.setattr(cores, "accelerated", lambda: True)
         assert shared() is None
@@ -395,34 +401,46 @@ def test_two_cores_are_shared(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "does", "asked"),
     [
-        (("train_jax", "--batch-size", "16"), "train.train", [(16 * IMAGE, "float32")]),
-        (("train_jax", "--precision", "bfloat16"), "train.train", [(8 * IMAGE, "bfloat16")]),
+        (("train_jax", "--batch-size", "16"), "train.train", [(16 * IMAGE, "float32", True)]),
+        (("train_jax", "--precision", "bfloat16"), "train.train", [(8 * IMAGE, "bfloat16", True)]),
         (("train_jax", "--parallel", "shard"), "train.train", []),
         (("train_jax", "--distributed", "--workdir", "OUT"), "train.train", []),
-        (("lr_find",), "range_test.range_test", [(8 * IMAGE, "float32")]),
-        (("predict", "--run", "RUN", "IMAGE", "--out", "OUT"), PREDICT, [(8 * IMAGE,)]),
+        (("lr_find",), "range_test.range_test", [(8 * IMAGE, "float32", True)]),
+        (
+            ("predict", "--run", "RUN", "IMAGE", "--out", "OUT"),
+            PREDICT,
+            [(8 * IMAGE, "float32", False)],
+        ),
         (
             ("predict", "--weights", "nothing.pt", "IMAGE", "--out", "OUT"),
             PREDICT,
-            [(None,)],  # That it is refused is said later.
+            [(None, "float32", False)],  # That it is refused is said later.
         ),
         (
             ("predict", "--run", "RUN", "IMAGE", "--out", "OUT", "--size", "native"),
             PREDICT,
-            [(None,)],
+            [(None, "float32", False)],
         ),
         (
             ("predict", "--run", "RUN", "IMAGE", "--out", "OUT", "--tile", "32x48"),
             PREDICT,
-            [(2 * IMAGE,)],
+            [(2 * IMAGE, "float32", False)],
         ),
         (
             ("evaluate", "--run", "RUN", "--out", "OUT", "--batch-size", "2", "--tile", "32x48"),
             EVALUATE,
-            [(2 * IMAGE,)],  # Beside tiles, it is shown whole images.
+            [(2 * IMAGE, "float32", False)],  # Beside tiles, it is shown whole images.
         ),
-        (("evaluate", "--run", "RUN", "--run", "SMALL", "--out", "OUT"), EVALUATE, [(8 * IMAGE,)]),
-        (("evaluate", "--run", "RUN", "--run", "NONE", "--out", "OUT"), EVALUATE, [(None,)]),
+        (
+            ("evaluate", "--run", "RUN", "--run", "SMALL", "--out", "OUT"),
+            EVALUATE,
+            [(8 * IMAGE, "float32", False)],
+        ),
+        (
+            ("evaluate", "--run", "RUN", "--run", "NONE", "--out", "OUT"),
+            EVALUATE,
+            [(None, "float32", False)],
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
@@ -436,7 +454,11 @@ def test_commands_share_cores(arguments, does, asked, monkeypatch, tmp_path: Pat
     for quiet in ("compiled.keep_compiled", "parallel.connect", does):
         monkeypatch.setattr(f"unet_jax.{quiet}", lambda *_, **__: 0)
     shared = []
-    monkeypatch.setattr(cores, "share_cores", lambda *args: shared.append(args))
+
+    def share(values: int | None, precision: str = "float32", *, trained: bool) -> None:
+        shared.append((values, precision, trained))
+
+    monkeypatch.setattr(cores, "share_cores", share)
     monkeypatch.setattr(sys, "argv", list(arguments))
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as stop:

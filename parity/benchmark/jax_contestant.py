@@ -29,10 +29,12 @@ class JaxContestant(Contestant):
     """What training and inference share: devices, network, batch, memory.
 
     Attributes:
+      trained: Whether there is a backward pass.
       metrics: The last training step's.
     """
 
     least = WHOLE_SAMPLE
+    trained = True
     metrics: Any = None
 
     def __init__(self, task: Task, contender: Contender) -> None:
@@ -51,7 +53,7 @@ class JaxContestant(Contestant):
             os.environ[SWITCH] = "0"
         half = contender.precision in ("bfloat16", "float16")
         precision = contender.precision if half else "float32"
-        share_cores(task.config.largest_layer, precision)
+        share_cores(task.config.largest_layer, precision, trained=self.trained)
         backend, expected = jax.default_backend(), "gpu" if task.gpu else "cpu"
         if backend != expected:
             raise ValueError(f"JAX computes on {backend}, PyTorch on {expected}")
@@ -150,6 +152,8 @@ class JaxTraining(JaxContestant):
 
 class JaxInference(JaxContestant):
     """From uint8 images to class ids."""
+
+    trained = False
 
     def __init__(self, task: Task, contender: Contender) -> None:
         super().__init__(task, contender)

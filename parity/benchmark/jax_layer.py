@@ -31,7 +31,8 @@ class JaxLayer(Contestant):
         jax.config.update("jax_enable_compilation_cache", False)
         fast = precision == "tf32"
         jax.config.update("jax_default_matmul_precision", "tensorfloat32" if fast else "highest")
-        share_cores(0, "float32" if fast else precision)  # Nothing is computed beside a layer.
+        # Nothing is computed beside a layer.
+        share_cores(0, "float32" if fast else precision, trained=True)
         if jax.default_backend() != ("gpu" if gpu else "cpu"):
             raise ValueError(f"JAX computes on {jax.default_backend()}, and PyTorch does not")
         self._dtype: Any = DTYPES.get(precision) or jnp.float32

@@ -10,12 +10,12 @@ THREADS = "PJRT_NPROC"
 OTHERS = {"NPROC", "OMP_NUM_THREADS"}
 """Further ones, by which XLA or OpenMP have been told."""
 MEASURED_CORES = 2
-LARGE = 2**20
+LARGE_TRAINED, LARGE_PREDICTED = 2**20, 2**22
 """Values of a layer from which on XLA's loops gain more from a second thread than oneDNN's calls
-lose by it (docs/speed.md)."""
+lose by it, on one CPU at least (docs/speed.md). Between convolutions, training has more to do."""
 
 
-def share_cores(values: int | None, precision: str = "float32") -> None:
+def share_cores(values: int | None, precision: str = "float32", *, trained: bool) -> None:
     """Has XLA compute on one thread where layers are small, and oneDNN convolves on two cores.
 
     Two of XLA's threads would call oneDNN in turns, each with OpenMP's threads of its own, and
@@ -29,11 +29,13 @@ def share_cores(values: int | None, precision: str = "float32") -> None:
       values: Of the network's largest layer: images at once × height × width × channels. None: they
         are not known, and nothing is changed.
       precision: What convolutions compute in. Of less than float32, they are XLA's.
+      trained: Whether there is a backward pass.
     """
     said = os.environ.keys() & {THREADS, *OTHERS}
     if precision != "float32" or cores() != MEASURED_CORES or said or accelerated():
         return
-    if values is not None and values < LARGE and available():
+    large = LARGE_TRAINED if trained else LARGE_PREDICTED
+    if values is not None and values < large and available():
         os.environ[THREADS] = "1"
 
 
