@@ -87,18 +87,42 @@ def test_a_kernels_gradient_is_in_order_before_it_is_used_but_on_a_cpu():
     ],
     ids=str,
 )
-def test_a_gpu_computes_the_gradient_of_a_pixels_kernel_to_one_channel_by_sums(
+def test_a_gpu_computes_a_pixels_kernel_to_one_channel_by_sums(
     kernel: tuple[int, ...], stride: int, product: str
 ):
-    by_kernel = jax.grad(lambda kernel, x: convolve(x, kernel, stride=stride).sum())
-    code = lowered(by_kernel, kernel, (2, 16, 16, 8), platform="cuda")
-    products = [each for each in ("multiply", "convolution", "dot_general") if each in code]
-    assert products == [product]
+    def convolved(kernel: jax.Array, x: jax.Array) -> jax.Array:
+        return convolve(x, kernel, stride=stride)
+
+    for run in convolved, jax.grad(lambda *given: convolved(*given).sum()):
+        code = lowered(run, kernel, (2, 16, 16, 8), platform="cuda")
+        products = [each for each in ("multiply", "convolution", "dot_general") if each in code]
+        assert products == [product]
 
 
 def test_a_cpu_computes_it_as_a_product():
-    by_kernel = jax.grad(lambda kernel, x: convolve(x, kernel).sum())
-    assert "dot_general" in lowered(by_kernel, (1, 1, 8, 1), (2, 16, 16, 8), platform="cpu")
+    def convolved(kernel: jax.Array, x: jax.Array) -> jax.Array:
+        with xla_alone():
+            return convolve(x, kernel)
+
+    for run in convolved, jax.grad(lambda *given: convolved(*given).sum()):
+        assert "dot_general" in lowered(run, (1, 1, 8, 1), (2, 16, 16, 8), platform="cpu")
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(
+    ("dtype", "limit"),
+    [("float64", 1e-15), ("float32", 1e-6), ("float16", 2**-11), ("bfloat16", 0)],
+)
+def test_channels_sums_are_what_a_kernel_to_one_channel_makes(dtype, limit: float):
+    """Of half precision rounded once; float16's digits are as near to float32's as below."""
+    x = jax.random.normal(jax.random.key(0), (2, 12, 16, 64)).astype(dtype)
+    kernel = jax.random.normal(jax.random.key(1), (1, 1, 64, 1)).astype(dtype)
+    exact = convolution._plain(x.astype(jnp.float64), kernel.astype(jnp.float64), 1)
+    found = convolution._channel_sums(x, kernel)
+    assert found.dtype == dtype
+    assert found.shape == exact.shape
+    exact = np.asarray(exact.astype(dtype), np.float64)
+    assert relative_error(np.asarray(found, np.float64), exact) <= limit
 
 
 @pytest.mark.usefixtures("x64")

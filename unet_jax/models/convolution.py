@@ -5,8 +5,8 @@ large 3×3 ones take half the products (`unet_jax/onednn/winograd.py`). Else, a 
 computed as matrix products: XLA has it as a convolution with a window of the whole image, for which
 its CPU backend has no good code. On a GPU convolutions are cuDNN's; what follows is kept from being
 fused with them badly (docs/speed.md). For XLA, on any device, a kernel of one pixel without a
-stride is a matrix product, forward and backward, but for the gradient of one to a single channel,
-which is a sum where it is not a CPU's.
+stride is a matrix product, forward and backward; but one to a single channel and its gradient are
+sums where they are not a CPU's.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from jax import lax
 from unet_jax import onednn
 from unet_jax.models.passes import pixel_sums, written
 
-Gradient = Callable[..., Any]
+Computed = Callable[..., Any]
 
 FEW = 8
 """Input channels below which a kernel's gradient is faster on a CPU as XLA has it, too."""
@@ -114,8 +114,8 @@ def _backward(stride: int, library: Library, given: Given, g: jax.Array) -> tupl
     by_weights = partial(_weights, by_kernel=by_kernel, biased=biased)
     exact = x.dtype.itemsize >= 4  # A CPU has no fast products in less.
 
-    input_on_cpu: Gradient = by_input
-    weights_on_cpu: Gradient = by_weights
+    input_on_cpu: Computed = by_input
+    weights_on_cpu: Computed = by_weights
     if side == stride == kernel.shape[-1] == 1:
         by_weights = partial(_weights, by_kernel=_kernel_by_sums, biased=biased)
     if library is not None:
@@ -139,14 +139,14 @@ def _backward(stride: int, library: Library, given: Given, g: jax.Array) -> tupl
 _convolve.defvjp(_forward, _backward)
 
 
-def _choose(on_cpu: Gradient, elsewhere: Gradient, *args: jax.Array) -> Any:
+def _choose(on_cpu: Computed, elsewhere: Computed, *args: jax.Array) -> Any:
     if on_cpu is elsewhere:
         return elsewhere(*args)
     return lax.platform_dependent(*args, cpu=on_cpu, default=elsewhere)
 
 
 def _weights(
-    x: jax.Array, g: jax.Array, *, by_kernel: Gradient, biased: bool
+    x: jax.Array, g: jax.Array, *, by_kernel: Computed, biased: bool
 ) -> tuple[jax.Array, jax.Array | None]:
     """The gradients of a kernel and, if there is one, of a bias."""
     if not biased:
@@ -162,7 +162,9 @@ def _by_xla(
     added: jax.Array | None,
     stride: int,
 ) -> jax.Array:
-    y = _plain(x, kernel, stride)
+    plain = partial(_plain, stride=stride)
+    single = kernel.shape[0] == stride == kernel.shape[-1] == 1
+    y = _choose(plain, _channel_sums if single else plain, x, kernel)
     y = y if bias is None else y + bias.reshape(1, 1, 1, -1)
     return y if added is None else y + added
 
@@ -179,6 +181,16 @@ def _plain(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
         padding=[(k // 2, k // 2)] * 2,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
+
+
+def _channel_sums(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """By a kernel of one pixel and one output channel.
+
+    XLA can fuse it with what computes x, as it cannot a product of matrices.
+    """
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    products = x.astype(wide) * kernel.astype(wide).reshape(1, 1, 1, -1)
+    return jnp.sum(products, -1, keepdims=True).astype(x.dtype)
 
 
 def _input_by_convolution(
@@ -202,7 +214,7 @@ def _kernel_by_convolution(x: jax.Array, g: jax.Array, *, side: int, stride: int
 def _kernel_by_sums(x: jax.Array, g: jax.Array) -> jax.Array:
     """The gradient of a kernel of one pixel and one output channel.
 
-    XLA can fuse it with what computes x, a norm and a ReLU, as it cannot a product of matrices.
+    It is a sum for the same reason as `_channel_sums`.
     """
     wide = jnp.promote_types(x.dtype, jnp.float32)
     [sums] = pixel_sums(x.astype(wide) * g.astype(wide))
