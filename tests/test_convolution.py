@@ -111,10 +111,13 @@ def test_a_cpu_computes_it_as_a_product():
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(
     ("dtype", "limit"),
-    [("float64", 1e-15), ("float32", 1e-6), ("float16", 2**-11), ("bfloat16", 0)],
+    [("float64", 1e-15), ("float32", 1e-6), ("float16", 1e-4), ("bfloat16", 1e-3)],
 )
 def test_channels_sums_are_what_a_kernel_to_one_channel_makes(dtype, limit: float):
-    """Of half precision rounded once; float16's digits are as near to float32's as below."""
+    """In half precision rounded once: summed in it, they are off by 3.4e-4 and 2.7e-3.
+
+    Of the few sums beside a rounding's edge, float32's order may decide.
+    """
     x = jax.random.normal(jax.random.key(0), (2, 12, 16, 64)).astype(dtype)
     kernel = jax.random.normal(jax.random.key(1), (1, 1, 64, 1)).astype(dtype)
     exact = convolution._plain(x.astype(jnp.float64), kernel.astype(jnp.float64), 1)

@@ -24,6 +24,7 @@ from parity.components.steps import (
 )
 from parity.row import first_divergence, relative_error
 from parity.twin import flax_variables, start_both
+from unet_jax import onednn
 from unet_jax.batch import Batch
 from unet_jax.config import LossConfig, OptimConfig
 from unet_jax.losses import Loss, Sums
@@ -196,3 +197,17 @@ def every_equation(jaxpr: Any) -> Iterator[Any]:
             inner = getattr(value, "jaxpr", value)
             if hasattr(inner, "eqns"):
                 yield from every_equation(inner)
+
+
+def test_fresh_weights_need_no_library(monkeypatch):
+    def fail(*_: object) -> None:
+        raise AssertionError("oneDNN is got ready for convolutions that nobody uses")
+
+    monkeypatch.setattr(onednn, "available", lambda: True)
+    monkeypatch.setattr(onednn, "passes", fail)
+    recipe = build_recipe(
+        make_config(), num_classes=1, classes=2, class_weights=None, steps_per_epoch=5
+    )
+    with pytest.raises(AssertionError, match="oneDNN"):
+        jax.eval_shape(recipe.model.init, jax.random.key(0), jnp.zeros((1, *SIZE, 3)))
+    jax.eval_shape(recipe.first(0, SIZE))

@@ -51,6 +51,24 @@ def test_the_products_are_the_convolution(height: int):
     np.testing.assert_allclose(y, by_definition(x, kernel), atol=1e-13)  # Of values around 5.
 
 
+@needs_onednn
+def test_layers_of_a_shape_are_traced_once(monkeypatch):
+    traced, combined = [], winograd._combined
+
+    def counted(*given, axis: int) -> jax.Array:
+        traced.append(axis)
+        return combined(*given, axis=axis)
+
+    monkeypatch.setattr(winograd, "_combined", counted)
+
+    def layers(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return convolve(convolve(x, kernel), kernel)
+
+    shapes = (1, 52, 20, 64), (3, 3, 64, 64)  # Which no other test has.
+    jax.make_jaxpr(layers)(*(jnp.ones(shape) for shape in shapes))
+    assert len(traced) == 3  # Of an image, a kernel, and what they make.
+
+
 @pytest.mark.parametrize("height", range(1, 10))
 @pytest.mark.parametrize(
     ("transform", "transposed", "shape"),

@@ -37,7 +37,11 @@ class Case(NamedTuple):
 
 
 def _full_size(preset: str, size: tuple[int, int], batch_size: int) -> Config:
-    """A preset's network on rendered scenes, which need no download."""
+    """A preset's network on rendered scenes, which need no download.
+
+    Of scenes, so many that an epoch has 57 steps of a GPU's batch, and its beginning does not count
+    for much.
+    """
     config, scenes = load(preset), load("shapes").data
     data = replace(scenes, size=size, stored_size=None, scenes=1024, binary=True, val_fraction=0.1)
     return replace(
