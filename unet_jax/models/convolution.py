@@ -116,7 +116,7 @@ def _backward(stride: int, library: Library, given: Given, g: jax.Array) -> tupl
 
     input_on_cpu: Computed = by_input
     weights_on_cpu: Computed = by_weights
-    if side == stride == kernel.shape[-1] == 1:
+    if _sums_channels(kernel, stride):
         by_weights = partial(_weights, by_kernel=_kernel_by_sums, biased=biased)
     if library is not None:
         input_on_cpu = partial(library.backward_data, shape=x.shape, stride=stride)
@@ -163,8 +163,7 @@ def _by_xla(
     stride: int,
 ) -> jax.Array:
     plain = partial(_plain, stride=stride)
-    single = kernel.shape[0] == stride == kernel.shape[-1] == 1
-    y = _choose(plain, _channel_sums if single else plain, x, kernel)
+    y = _choose(plain, _channel_sums if _sums_channels(kernel, stride) else plain, x, kernel)
     y = y if bias is None else y + bias.reshape(1, 1, 1, -1)
     return y if added is None else y + added
 
@@ -181,6 +180,11 @@ def _plain(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
         padding=[(k // 2, k // 2)] * 2,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
+
+
+def _sums_channels(kernel: jax.Array, stride: int) -> bool:
+    """Whether each pixel becomes one number, by itself."""
+    return kernel.shape[0] == stride == kernel.shape[-1] == 1
 
 
 def _channel_sums(x: jax.Array, kernel: jax.Array) -> jax.Array:
