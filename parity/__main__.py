@@ -3,14 +3,12 @@
 import os
 import sys
 
-import tyro
-
 from parity.options import Options
-from unet_jax.cli import INTERRUPTED, mistakes, needs_torch
+from unet_jax.cli import INTERRUPTED, mistakes, needs_torch, parse_args
 
 
 def main() -> int:
-    options = tyro.cli(Options, description=__doc__)
+    options = parse_args(Options, prog="python -m parity", description=__doc__)
     if options.device == "cpu":  # PyTorch's learner takes a GPU where it sees one.
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     with mistakes():

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import tyro
 
-from unet_jax.cli import fail
+from unet_jax.cli import fail, parse_args
 from unet_jax.comparison import write_page
 
 
@@ -22,4 +22,4 @@ def main(folder: tyro.conf.Positional[Path] = Path("runs")) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(tyro.cli(main))
+    raise SystemExit(parse_args(main))

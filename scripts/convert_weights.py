@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from unet_jax.cli import INTERRUPTED, fail, needs_torch
+from unet_jax.cli import INTERRUPTED, fail, needs_torch, parse_args
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ class Options:
 
 
 def main() -> int:
-    options = vars(tyro.cli(Options))
+    options = vars(parse_args(Options))
     source, out, to, force, debug = (
         options.pop(name) for name in ("source", "out", "to", "force", "debug")
     )

@@ -7,9 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-import tyro
-
-from unet_jax.cli import needs_torch
+from unet_jax.cli import needs_torch, parse_args
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +29,7 @@ class Options:
 
 
 def main() -> int:
-    options = tyro.cli(Options)
+    options = parse_args(Options)
     # Slow to import: only when the command line is known to be right.
     with needs_torch():
         from parity.kill import KillTest

@@ -1,7 +1,10 @@
 """The command line: where settings come from, and what a mistake says."""
 
 import dataclasses
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -22,6 +25,8 @@ from unet_jax.config import (
 from unet_jax.launch import Launch, read_launch, write_launch
 from unet_jax.run import Run
 from unet_jax.train_options import RunOptions, parse
+
+ROOT = Path(__file__).parents[1]
 
 
 def run(*args: str | Path) -> tuple[RunOptions, Config]:
@@ -200,6 +205,23 @@ def test_help_has_a_flag_for_every_setting(capsys):
 
 
 # Mistakes.
+
+
+@pytest.mark.parametrize("buffered", ["", "1"], ids=["buffered", "unbuffered"])
+def test_help_may_be_left_unread(buffered):
+    read, written = os.pipe()
+    os.close(read)  # As `| head` does, once it has its lines.
+    ended = subprocess.run(
+        [sys.executable, "scripts/kill_test.py", "--help"],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONUNBUFFERED": buffered},
+        stdout=written,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=100,
+    )
+    os.close(written)
+    assert (ended.returncode, ended.stderr) == (1, "")
 
 
 def test_an_unknown_flag_is_named(capsys):

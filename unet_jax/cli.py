@@ -2,11 +2,12 @@
 
 import argparse
 import contextlib
+import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import tyro
 
@@ -59,14 +60,34 @@ def _starting_config(known: argparse.Namespace) -> Config:
 
 def read(default: T, args: Sequence[str], description: str) -> T:
     """Reads a command line: groups of settings, each with a flag, and their defaults."""
-    with mistakes():
-        return tyro.cli(
-            type(default),
-            default=default,
-            config=(tyro.conf.OmitArgPrefixes,),
-            args=args,
-            description=f"{description}\n\nPresets: {', '.join(presets())}.",
-        )
+    description = f"{description}\n\nPresets: {', '.join(presets())}."
+    return parse_args(type(default), args, default=default, description=description)
+
+
+def parse_args(options: Callable[..., T], args: Sequence[str] | None = None, **settings: Any) -> T:
+    """`tyro.cli` of a dataclass or function, whose groups of flags do not have the group's name.
+
+    Args:
+      options: What is to be made of the command line.
+      args: The command line; None: the process's own.
+      **settings: More of `tyro.cli`'s.
+    """
+    with mistakes(), _printed():
+        return tyro.cli(options, args=args, config=(tyro.conf.OmitArgPrefixes,), **settings)
+
+
+@contextlib.contextmanager
+def _printed() -> Iterator[None]:
+    """Ends the command without a word where nobody reads its help to the end: `--help | head`."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # What is left is written once more as Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
 
 
 @contextlib.contextmanager

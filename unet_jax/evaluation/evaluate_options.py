@@ -1,6 +1,5 @@
 """The command line of evaluate.py."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Literal
 
 import tyro
 
-from unet_jax.cli import fail, mistakes
+from unet_jax.cli import fail, parse_args
 from unet_jax.config import DataConfig, load, presets
 from unet_jax.prediction.predict_config import PredictConfig
 
@@ -78,13 +77,7 @@ def parse_evaluate(
     args: Sequence[str] | None = None, *, description: str
 ) -> tuple[EvaluateOptions, PredictConfig]:
     """Reads an evaluation's command line; on a mistake says what is wrong, and exits with 2."""
-    with mistakes():
-        arguments = tyro.cli(
-            EvaluateArguments,
-            config=(tyro.conf.OmitArgPrefixes,),
-            args=list(sys.argv[1:] if args is None else args),
-            description=description,
-        )
+    arguments = parse_args(EvaluateArguments, args, description=description)
     options, prediction = arguments.files, arguments.prediction
     if not options.run and not options.weights:
         fail("--run RUN or --weights FILE: what is to be evaluated")

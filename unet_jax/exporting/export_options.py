@@ -1,15 +1,12 @@
 """The command line of export.py."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-import tyro
-
-from unet_jax.cli import fail, mistakes
+from unet_jax.cli import fail, parse_args
 
 FormatName = Literal["stablehlo", "safetensors", "pt2", "onnx"]
 NEEDS: dict[FormatName, dict[str, tuple[str, ...]]] = {
@@ -56,12 +53,7 @@ class ExportOptions:
 
 def parse_export(args: Sequence[str] | None = None, *, description: str) -> ExportOptions:
     """Reads an export's command line; on a mistake says what is wrong, and exits with 2."""
-    with mistakes():
-        options = tyro.cli(
-            ExportOptions,
-            args=list(sys.argv[1:] if args is None else args),
-            description=description,
-        )
+    options = parse_args(ExportOptions, args, description=description)
     if (options.run is None) == (options.weights is None):
         fail("--run RUN or --weights FILE, one of them: what is exported")
     if options.out is None:

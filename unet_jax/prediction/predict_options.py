@@ -1,6 +1,5 @@
 """The command line of predict.py."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -9,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from unet_jax.cli import fail, mistakes
+from unet_jax.cli import fail, parse_args
 from unet_jax.prediction.predict_config import PredictConfig
 
 KINDS = ("mask", "binary", "probabilities", "probabilities16", "overlay", "panel")
@@ -78,13 +77,7 @@ def parse_predict(
     args: Sequence[str] | None = None, *, description: str
 ) -> tuple[PredictOptions, PredictConfig]:
     """Reads a prediction's command line; on a mistake says what is wrong, and exits with 2."""
-    with mistakes():
-        arguments = tyro.cli(
-            PredictArguments,
-            config=(tyro.conf.OmitArgPrefixes,),
-            args=list(sys.argv[1:] if args is None else args),
-            description=description,
-        )
+    arguments = parse_args(PredictArguments, args, description=description)
     options = arguments.files
     if (options.run is None) == (options.weights is None):
         fail("--run RUN or --weights FILE, one of them: what is to predict")
