@@ -76,7 +76,7 @@ def test_evaluation_after_steps_agrees_in_float64(x64: None, name: str):
 
 
 def test_choices_between_old_and_new_read_one_array_on_a_gpu():
-    """So that XLA has one operation for all arrays of a shape (docs/speed.md)."""
+    """So that XLA has one operation for all arrays of a shape (docs/speed_gpu.md)."""
     recipe, state, _ = start_both(make_config(ema_decay=0.9), classes=2, steps_per_epoch=5)
     traced = jax.jit(recipe.train).trace(state, make_batch(0))
     text = traced.lower(lowering_platforms=("cuda",)).as_text()

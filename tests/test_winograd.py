@@ -195,7 +195,7 @@ def test_errors_are_near_those_of_onednn():
         )
         return np.array([np.std(np.asarray(a) - b) for a, b in zip(results, right, strict=True)])
 
-    # Measured, on larger layers, as 1.3 to 1.9 (docs/speed.md).
+    # Measured, on larger layers, as 1.3 to 1.9 (docs/speed_cpu.md).
     assert np.all(errors(WINOGRAD) <= 3 * errors(DIRECT))
 
 

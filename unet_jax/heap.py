@@ -27,8 +27,8 @@ def keep_freed_memory() -> None:
 def keep_step_memory() -> None:
     """Has glibc keep larger blocks, too, of a process that computes on the CPU; before JAX starts.
 
-    XLA takes one block for all that a step computes on the way, and frees it after (docs/speed.md).
-    Nothing is changed where JAX has an accelerator.
+    XLA takes one block for all that a step computes on the way, and frees it after
+    (docs/speed_cpu.md). Nothing is changed where JAX has an accelerator.
     """
     mallopt = _mallopt()
     if mallopt is not None and not accelerated():

@@ -26,7 +26,7 @@ NORMALISERS = {
 
 FEW = 6
 """Up to so many classes, each class is an array of its own: XLA has better code for that on a CPU
-than for sums over so short an axis (docs/speed.md). With 8, its own sums are as fast. On other
+than for sums over so short an axis (docs/speed_cpu.md). With 8, its own sums are as fast. On other
 devices it has not been measured."""
 
 

@@ -13,7 +13,7 @@ from unet_jax.models.passes import written
 
 KERNELS, OTHERS = "kernels", "others"
 LARGE = 2**18
-"""Values from which on a parameter stays by itself (docs/speed.md)."""
+"""Values from which on a parameter stays by itself (docs/speed_cpu.md)."""
 Vectors = dict[str, jax.Array]
 
 

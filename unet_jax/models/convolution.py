@@ -4,7 +4,7 @@ There, float32 is oneDNN's where that is installed, but for a kernel of one pixe
 large 3×3 ones take half the products (`unet_jax/onednn/winograd.py`). Else, a kernel's gradient is
 computed as matrix products: XLA has it as a convolution with a window of the whole image, for which
 its CPU backend has no good code. On a GPU convolutions are cuDNN's; what follows is kept from being
-fused with them badly (docs/speed.md). For XLA, on any device, a kernel of one pixel without a
+fused with them badly (docs/speed_gpu.md). For XLA, on any device, a kernel of one pixel without a
 stride is a matrix product, forward and backward; but one to a single channel and its gradient are
 sums where they are not a CPU's.
 """

@@ -1,7 +1,7 @@
 """How often XLA goes through values, an image's pixels above all. Images are [B, H, W, C].
 
-What it would do by itself is best for a CPU, and was slow on a GPU (docs/speed.md). A TPU is given
-the GPU's code, untried; in float64 it has no complex numbers for it.
+What it would do by itself is best for a CPU, and was slow on a GPU (docs/speed_gpu.md). A TPU is
+given the GPU's code, untried; in float64 it has no complex numbers for it.
 """
 
 from functools import partial

@@ -1,7 +1,7 @@
 """Max pooling with a gradient of comparisons. Images are [B, H, W, C].
 
 XLA's own looks for each maximum's place in its window once more, with code that a CPU runs slowly
-(docs/speed.md). On other devices it has not been compared with ours.
+(docs/speed_cpu.md). On other devices it has not been compared with ours.
 """
 
 import jax

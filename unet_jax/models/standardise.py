@@ -14,7 +14,7 @@ from unet_jax.models.passes import pixel_sums
 
 FAR = 16
 """Squared distance of a mean from 0, in variances, up to which E[x²] - E[x]² is near enough to the
-variance: with XLA's sums of float32 on x86-64, off by less than 1e-5 of it (docs/speed.md)."""
+variance: with XLA's sums of float32 on x86-64, off by less than 1e-5 of it (docs/speed_cpu.md)."""
 
 
 class Alike(NamedTuple):

@@ -12,7 +12,7 @@ OTHERS = {"NPROC", "OMP_NUM_THREADS"}
 MEASURED_CORES = 2
 LARGE_TRAINED, LARGE_PREDICTED = 2**20, 2**22
 """Values of a layer from which on XLA's loops gain more from a second thread than oneDNN's calls
-lose by it, on one of the CPUs that were measured (docs/speed.md)."""
+lose by it, on one of the CPUs that were measured (docs/speed_cpu.md)."""
 
 
 def share_cores(values: int | None, precision: str = "float32", *, trained: bool) -> None:

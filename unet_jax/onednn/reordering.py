@@ -7,7 +7,7 @@ FROM, TO = 1, 17
 """What the two are to the primitive: DNNL_ARG_FROM and DNNL_ARG_TO."""
 PIECE = 128
 """Input channels that are copied at once: over more of them together, oneDNN 3.2 takes two to three
-times as long in the forward pass (docs/speed.md)."""
+times as long in the forward pass (docs/speed_cpu.md)."""
 
 Layouts = tuple[Handle, Handle]
 """The descriptors of a kernel as it is here and as it is there."""

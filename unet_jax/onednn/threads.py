@@ -11,7 +11,7 @@ Source: https://gcc.gnu.org/onlinedocs/libgomp/GOMP_005fSPINCOUNT.html."""
 def keep_awake() -> None:
     """Has OpenMP's threads wait a little longer for their next work, if it is not loaded yet.
 
-    Those of one convolution would be asleep when the next begins (docs/speed.md). What the
+    Those of one convolution would be asleep when the next begins (docs/speed_cpu.md). What the
     environment says already is left alone.
     """
     if not WAITING.keys() & os.environ.keys():

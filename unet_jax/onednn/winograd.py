@@ -6,7 +6,7 @@ kernel's three, each is multiplied with its counterpart, and the products become
 row it stays a convolution, of oneDNN's: of six groups of channels, with a kernel of 1×3 each.
 
 It is the same function in exact arithmetic. In float32, errors are up to twice those of oneDNN's
-own convolution (docs/speed.md), and infinities make more of their column not a number. The
+own convolution (docs/speed_cpu.md), and infinities make more of their column not a number. The
 polynomials are evaluated at 0, 1, -1, 1/2, -2 and infinity, with which errors were the smallest.
 
 The sums are jitted functions, so that they are traced once for all layers of a shape.
