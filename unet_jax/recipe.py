@@ -12,6 +12,7 @@ from unet_jax.config import Config
 from unet_jax.losses import Loss, build_loss
 from unet_jax.models import UNet, build_model
 from unet_jax.models.convolution import xla_alone
+from unet_jax.models.platforms import cpu_alone
 from unet_jax.optim import build_optimizer
 from unet_jax.schedule import learning_rate
 from unet_jax.state import TrainState, start_state
@@ -46,7 +47,8 @@ class Recipe(NamedTuple):
     def init(self, key: jax.Array, size: tuple[int, int]) -> TrainState:
         """A state with fresh weights for images of this height and width."""
         one_device = self.model.clone(axis_name=None)
-        with xla_alone():  # What layers compute is not used, so no library need be got ready.
+        # What layers compute is not used: no library need be got ready, and no GPU's part traced.
+        with xla_alone(), cpu_alone():
             variables = one_device.init(key, jnp.zeros((1, *size, 3)))
         return self.start(variables["params"], variables.get("batch_stats", {}))
 

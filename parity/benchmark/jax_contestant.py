@@ -18,6 +18,7 @@ from parity.benchmark.task import BATCH, JAX, SAMPLED, Task
 from unet_jax.augment import normalise
 from unet_jax.batch import Batch
 from unet_jax.metrics import predict_classes
+from unet_jax.models.platforms import for_default_backend
 from unet_jax.onednn.cores import share_cores
 from unet_jax.onednn.library import SWITCH
 from unet_jax.parallel import Mode, choose
@@ -161,10 +162,11 @@ class JaxInference(JaxContestant):
         self._mean_std, (height, width) = (data.mean, data.std), data.size
         image = np.ascontiguousarray(self.batch.image[:, :height, :width])
         self.variables = self.parallel.replicate(self.variables)
+        predict = for_default_backend(self.predict)
         if self.parallel.axis_name is None:
-            self._predict = jax.jit(self.predict)
+            self._predict = jax.jit(predict)
         else:
-            self._predict = jax.pmap(self.predict, self.parallel.axis_name, in_axes=(None, 0))
+            self._predict = jax.pmap(predict, self.parallel.axis_name, in_axes=(None, 0))
         self._image = self.placed(image)
 
     def predict(self, variables: Any, image: jax.Array) -> tuple[jax.Array, jax.Array]:

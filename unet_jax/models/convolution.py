@@ -10,8 +10,7 @@ sums where they are not a CPU's.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
-from contextvars import ContextVar
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -21,8 +20,7 @@ from jax import lax
 
 from unet_jax import onednn
 from unet_jax.models.passes import pixel_sums, written
-
-Computed = Callable[..., Any]
+from unet_jax.models.platforms import Computed, by_platform
 
 FEW = 8
 """Input channels below which a kernel's gradient is faster on a CPU as XLA has it, too."""
@@ -53,22 +51,19 @@ def convolve(
     assert added is None or added.dtype == x.dtype
     # Of 1×1 kernels and a stride, oneDNN 3.2 gets gradients wrong: 3 channels, 8×12, stride 2.
     sound = kernel.shape[0] > 1 or stride == 1
-    wanted = sound and x.dtype == jnp.float32 and _by_onednn.get() and onednn.available()
+    wanted = sound and x.dtype == jnp.float32 and _by_onednn.value and onednn.available()
     library = onednn.passes(x.shape, kernel.shape, stride) if wanted else None
     return _convolve((x, kernel, bias, added), stride, library)
 
 
-_by_onednn = ContextVar("_by_onednn", default=True)
+_by_onednn = jax.make_user_context(default_value=True)
 
 
 @contextlib.contextmanager
 def xla_alone() -> Iterator[None]:
     """What is traced in here calls no library, so that it can be run where there is none."""
-    token = _by_onednn.set(False)
-    try:
+    with _by_onednn(False):
         yield
-    finally:
-        _by_onednn.reset(token)
 
 
 Given = tuple[jax.Array, jax.Array, jax.Array | None, jax.Array | None]
@@ -82,14 +77,14 @@ def _whole(given: Given, stride: int, library: Library) -> jax.Array:
     if library is None:
         return by_xla(*given)
     by_library = partial(library.forward, stride=stride)
-    return lax.platform_dependent(*given, cpu=by_library, default=by_xla)
+    return by_platform(*given, cpu=by_library, default=by_xla)
 
 
 def _entering(x: jax.Array, library: Library) -> jax.Array:
     """The same values, in memory if they are read often, so that they are computed once."""
     if library is None or not library.reads_often:
         return x
-    return lax.platform_dependent(x, cpu=onednn.stored, default=lambda x: x)
+    return by_platform(x, cpu=onednn.stored, default=lambda x: x)
 
 
 def _convolved(given: Given, stride: int, library: Library) -> jax.Array:
@@ -142,7 +137,7 @@ _convolve.defvjp(_forward, _backward)
 def _choose(on_cpu: Computed, elsewhere: Computed, *args: jax.Array) -> Any:
     if on_cpu is elsewhere:
         return elsewhere(*args)
-    return lax.platform_dependent(*args, cpu=on_cpu, default=elsewhere)
+    return by_platform(*args, cpu=on_cpu, default=elsewhere)
 
 
 def _weights(

@@ -14,6 +14,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from unet_jax.models.convolution import convolve
+from unet_jax.models.platforms import by_platform
 
 UpsampleKind = Literal["transposed", "bilinear"]
 SizePolicy = Literal["pad", "resize"]
@@ -76,7 +77,7 @@ class Conv(nn.Module):
         if then is None:
             return convolved(x, kernel, bias, added)
         given = x, kernel, bias, then
-        return lax.platform_dependent(
+        return by_platform(
             *given, cpu=partial(_scaled, convolved), default=partial(_folded, convolved)
         )
 

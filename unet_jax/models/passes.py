@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from unet_jax.models.platforms import by_platform
+
 Tree = TypeVar("Tree")
 Sums = tuple[jax.Array, ...]
 
@@ -20,9 +22,7 @@ def written(values: Tree) -> Tree:
 
     XLA would compute them anew, or in another order, within whatever they are used for.
     """
-    return lax.platform_dependent(
-        values, cpu=lambda values: values, default=lax.optimization_barrier
-    )
+    return by_platform(values, cpu=lambda values: values, default=lax.optimization_barrier)
 
 
 PIECE = 2**10
@@ -49,7 +49,7 @@ def pixel_sums(one: jax.Array, other: jax.Array | None = None, *, read: int = 1)
     """
     values = (one,) if other is None else (one, other)
     by_pieces = partial(_by_pieces, read=read)
-    return lax.platform_dependent(*values, cpu=_at_once, default=by_pieces)
+    return by_platform(*values, cpu=_at_once, default=by_pieces)
 
 
 def _at_once(*values: jax.Array) -> Sums:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from unet_jax.models.passes import pixel_sums
+from unet_jax.models.platforms import by_platform
 
 FAR = 16
 """Squared distance of a mean from 0, in variances, up to which E[x²] - E[x]² is near enough to the
@@ -140,7 +141,7 @@ def _statistics(x: jax.Array, alike: Alike) -> tuple[jax.Array, jax.Array]:
         mean = alike.over_devices(alike.mean(jnp.mean(x, (1, 2))))
         return mean, alike.over_devices(_centred(x, mean, alike))
     by_squares, shifted = partial(_by_squares, alike=alike), partial(_shifted, alike=alike)
-    return lax.platform_dependent(x, cpu=by_squares, default=shifted)
+    return by_platform(x, cpu=by_squares, default=shifted)
 
 
 def _centred(x: jax.Array, mean: jax.Array, alike: Alike) -> jax.Array:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from unet_jax.datasets.files import quiet
 from unet_jax.models import build_model
+from unet_jax.models.platforms import for_default_backend
 from unet_jax.prediction.bands import resize_bands
 from unet_jax.prediction.picture import Picture, Size, open_picture
 from unet_jax.prediction.predict_config import PredictConfig
@@ -159,14 +160,13 @@ class Predictor:
         """Probabilities [B, H, W, K] of images [B, H, W, 3] with values from 0 to 255."""
         trained = self.trained
         variables = jax.tree.map(jnp.asarray, float_variables(trained.variables))
-        network = jax.jit(
-            partial(
-                probabilities,
-                model=build_model(trained.model, trained.num_logits),
-                mean_std=(trained.mean, trained.std),
-                each_class=False,
-            )
+        network = partial(
+            probabilities,
+            model=build_model(trained.model, trained.num_logits),
+            mean_std=(trained.mean, trained.std),
+            each_class=False,
         )
+        network = jax.jit(for_default_backend(network))
         return lambda images: np.asarray(network(variables, images))
 
     def decide(
