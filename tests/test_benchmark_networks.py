@@ -5,6 +5,7 @@ import json
 import math
 import os
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,7 +28,8 @@ from parity.benchmark.roofline import Peaks
 from parity.benchmark.table import lines
 from unet_jax import onednn
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "benchmark.py"
+ROOT = Path(__file__).parents[1]
+SCRIPT = ROOT / "scripts" / "benchmark.py"
 TINY = "--architecture plain --norm batch --size 16 24 --channels 4 --batch-size 2 --samples 3"
 SLOW = "PyTorch eager, contiguous, float32"
 QUICK = "PyTorch eager, channels_last, float32"
@@ -150,6 +152,65 @@ def test_a_wrong_weight_is_refused(subject, precision, limit, run, monkeypatch, 
     assert error.startswith(f"error: no comparison: JAX jit, {precision} does not compute what")
     assert error.endswith(f"limit {limit}")
     assert not out.exists()
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """Another checkout of this project."""
+    made = tmp_path / "JAX before"
+    for package in ("parity", "unet_jax", "unet_torch_ref"):
+        shutil.copytree(ROOT / package, made / package)
+    return made
+
+
+def add(tree: Path, code: str) -> None:
+    """Changes what JAX' contestant is there."""
+    with (tree / "parity" / "benchmark" / "jax_contestant.py").open("a") as module:
+        module.write(code)
+
+
+def test_another_checkout_runs_its_own_code(run, tree, monkeypatch, tmp_path, capsys):
+    add(
+        tree,
+        f"""
+import time
+
+
+def slow(self, step=JaxInference.step):
+    time.sleep({SLEEP})
+    step(self)
+
+
+JaxInference.step = slow
+""",
+    )
+    monkeypatch.setattr(networks, "device_peaks", lambda device: Peaks({"float32": 1e9}, 1e9, ""))
+    out, path = tmp_path / "out.json", list(sys.path)
+    who = "jit, float32", "eager, channels_last"
+    flags = "--precisions", "float32", "--trees", str(tree), "--out", str(out)
+    assert run(*command("infer", *flags, "--contenders", *who)) == 0
+    assert sys.path == path
+    own, before, _ = rows = [row for row in load(out).rows if row.failure is None]
+    assert [row.contender for row in rows] == [
+        "JAX jit, float32",
+        f"{tree.name}: JAX jit, float32",
+        QUICK,
+    ]
+    assert [row.tree for row in rows] == ["", tree.name, ""]
+    assert before.median > SLEEP > 2 * own.median
+    assert duels([before, rows[2]]) == [], "a duel is this checkout's"
+    ratio = f"{before.median / own.median:.3f}× {tree.name}: JAX jit, float32"
+    assert f"JAX jit, float32: {ratio}" in " ".join(capsys.readouterr().out.split())
+
+
+def test_another_checkout_that_computes_something_else_is_refused(run, tree, monkeypatch, capsys):
+    add(tree, "\n\nJaxInference.outcome = lambda self: np.asarray(self.last[1]) * 1.1\n")
+    monkeypatch.setattr(networks, "device_peaks", lambda device: Peaks({"float32": 1e9}, 1e9, ""))
+    assert run(*command("infer", "--trees", str(tree), "--contenders", "jit, float32")) == 1
+    printed, said = capsys.readouterr()
+    assert printed == ""
+    error = f"error: no comparison: {tree.name}: JAX jit, float32 does not compute what"
+    assert said.splitlines()[-1].startswith(error)
 
 
 def test_layers_are_timed_in_both(run, tmp_path, monkeypatch, capsys):

@@ -130,11 +130,22 @@ def test_a_chart_of_several_devices_is_drawn(tmp_path: Path):
     names = ("JAX, 1 device, bfloat16", "JAX, 2 devices, bfloat16", "JAX, 4 devices, bfloat16")
     one, two = (row(name, 0.1 / n, 0.11 / n) for n, name in enumerate(names[:2], 1))
     failed = row(names[2], failure="out of memory")
-    draw(replace(OLD, subject="scaling", rows=[one, two, failed]), tmp_path / "scaling.png")
-    with Image.open(tmp_path / "scaling.png") as chart:
-        colours = {colour for _, colour in chart.convert("RGB").getcolors(2**24) or ()}
-    assert ImageColor.getrgb(COLOURS["JAX"]) in colours
-    assert ImageColor.getrgb(COLOURS["PyTorch"]) not in colours
+    results = replace(OLD, subject="scaling", rows=[one, two, failed])
+    assert colours(results, tmp_path) == {"JAX"}
+
+
+def test_another_checkout_has_a_bar_of_its_own_colour(tmp_path: Path):
+    own, torch = row("JAX jit, float32", 0.1), row("PyTorch eager, channels_last, float32", 0.1)
+    before = replace(row("before: JAX jit, float32", 0.1), tree="before")
+    assert colours(replace(OLD, rows=[own, before, torch]), tmp_path) == COLOURS.keys()
+
+
+def colours(results: Results, folder: Path) -> set[str]:
+    """Which of them a chart's bars have."""
+    draw(results, folder / "chart.png")
+    with Image.open(folder / "chart.png") as chart:
+        found = {colour for _, colour in chart.convert("RGB").getcolors(2**24) or ()}
+    return {name for name, colour in COLOURS.items() if ImageColor.getrgb(colour) in found}
 
 
 def test_the_page_is_what_the_committed_files_give():
@@ -238,6 +249,15 @@ def test_the_suite_holds_what_is_promised():
         ("train --together 0", "--together: 0 is less than 1"),
         ("train --starts 0", "--starts: 0 is less than 1"),
         ("train --starts 3 --samples 2", "--starts: 3 is more than --samples, 2"),
+        ("ops --trees .", "--trees is for train, infer, not for ops"),
+        (
+            "train --trees nowhere",
+            "--trees: nowhere is no checkout of this project: no folder parity/benchmark",
+        ),
+        (
+            f"train --trees {ROOT} {ROOT}",
+            f"--trees: more than one is called {ROOT.name}, by which its rows are told apart",
+        ),
         ("ops --starts 2", "--starts is for train, infer, scaling, suite, not for ops"),
         ("ops --together 2", "--together is for train, infer, scaling, suite, not for ops"),
         ("train --batch-sizes 4 0", "--batch-sizes: 0 is less than 1"),

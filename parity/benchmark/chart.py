@@ -11,7 +11,7 @@ from parity.benchmark.layers import lost
 from parity.benchmark.result import Results, Row
 from parity.benchmark.table import cases, number
 
-COLOURS = {"JAX": "#1a73b8", "PyTorch": "#d9822b"}
+COLOURS = {"JAX": "#1a73b8", "JAX of another checkout": "#8fbfe0", "PyTorch": "#d9822b"}
 BAR = 0.32
 """Inches of the figure's height that a bar takes."""
 LONGEST = 110
@@ -55,7 +55,8 @@ def _rates(plot, rows: list[Row]) -> None:
             continue
         slow, fast = (row.images / seconds for seconds in reversed(row.quartiles))
         error = [[max(row.rate - slow, 0)], [max(fast - row.rate, 0)]]
-        colour = COLOURS["JAX" if row.contender.startswith("JAX") else "PyTorch"]
+        own = "JAX" if row.contender.startswith("JAX") else "PyTorch"
+        colour = COLOURS["JAX of another checkout" if row.tree else own]
         plot.barh(place, row.rate, 0.7, color=colour, xerr=error, ecolor="#333333", capsize=2)
         plot.text(fast + most / 100, place, number(row.rate), va="center", fontsize=7)
     plot.set_xlim(0, 1.12 * most)

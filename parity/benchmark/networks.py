@@ -50,6 +50,7 @@ def measure(config: Config, plan: Plan, say: Callable[[str], object]) -> Results
         devices,
         onednn=not gpu and onednn.available(),
         frozen=plan.subject == "infer",
+        trees=plan.trees,
     )
     found = chosen(everyone, plan.parts, "--contenders")
     check_precisions([contender.precision for contender in found], gpu)
@@ -114,6 +115,7 @@ def _rows(
             peaks,
             timings[name],
             devices=task.devices if contender.how == "pmap" else 1,
+            tree=contender.tree,
         )
         for name, contender in entries.items()
     ]
@@ -128,6 +130,7 @@ def whole_row(
     timing: Timing,
     *,
     devices: int,
+    tree: Path | None = None,
 ) -> Row:
     """A whole network's.
 
@@ -139,6 +142,7 @@ def whole_row(
       peaks: A device's.
       timing: What was seen.
       devices: How many took part.
+      tree: The checkout of this project that it was of; None: this one.
     """
     layers = convolutions(task.config, task.num_classes)
     passes = 1 if plan.subject == "infer" else TRAINING
@@ -149,6 +153,7 @@ def whole_row(
         precision=precision,
         images=batch,
         devices=devices,
+        tree=tree.name if tree else "",
         wanted=plan.samples,
         flops=passes * sum(layer.flops for layer in layers),
         bound=passes * bound(layers, precision, peaks) / devices,

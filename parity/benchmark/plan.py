@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from parity.benchmark.contender import Precision
@@ -24,6 +25,7 @@ class Plan:
       together: How many may start at the same time.
       starts: How often each begins anew.
       workers: Processes of PyTorch's loader.
+      trees: Other checkouts of this project that take part.
     """
 
     subject: Subject
@@ -35,6 +37,7 @@ class Plan:
     together: int = 1
     starts: int = 1
     workers: int = 2
+    trees: Sequence[Path] = ()
 
     def race(self, say: Callable[[str], object]) -> Race:
         """One as long as this, which tells `say` how it goes."""

@@ -98,6 +98,17 @@ def loading(rows: Sequence[Row]) -> list[str]:
     ]
 
 
+def against_trees(rows: Sequence[Row]) -> list[str]:
+    """How this checkout compares with others of the project, where both were measured."""
+    rates = {row.contender: row.rate for row in rows if row.failure is None}
+    return [
+        f"{own}: {rates[own] / row.rate:.3f}× {row.contender}"
+        for row in rows
+        if row.tree and row.contender in rates
+        if (own := row.contender.removeprefix(f"{row.tree}: ")) in rates
+    ]
+
+
 def spread(rows: Sequence[Row]) -> list[str]:
     """What several devices make of each one's rate in the same precision."""
     counted = [row for row in rows if row.contender.startswith("JAX, ")]
@@ -137,7 +148,13 @@ def tables(results: Results) -> list[Table]:
 def remarks(results: Results, rows: Sequence[Row]) -> list[str]:
     """What stands below a case's rows."""
     verdicts = [str(duel) for loaded in (False, True) for duel in duels(rows, loaded=loaded)]
-    return [*verdicts, *loading(rows), *spread(rows), *modelled(results, rows)]
+    return [
+        *verdicts,
+        *against_trees(rows),
+        *loading(rows),
+        *spread(rows),
+        *modelled(results, rows),
+    ]
 
 
 def _table(

@@ -4,7 +4,8 @@ import contextlib
 import os
 import re
 import signal
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -30,10 +31,11 @@ class Failed(Stopped):
 class Worker:
     """The process. Nothing that it has started is left after `close`."""
 
-    def __init__(self, make: Callable[[], Any], log: Path) -> None:
+    def __init__(self, make: Callable[[], Any], log: Path, tree: Path | None = None) -> None:
         """Args:
         make: Builds the object, there; can be pickled.
         log: Where all goes that the process prints.
+        tree: Another checkout of this project, whose code it is to be; None: this one's.
         """
         keep_awake()  # Of both frameworks; they read it as they are loaded.
         context = get_context("spawn")
@@ -42,7 +44,8 @@ class Worker:
         # Ctrl-C reaches every process of the terminal; this one alone is to answer it.
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
-            self._process.start()
+            with _imported_from(tree):
+                self._process.start()
         finally:
             signal.signal(signal.SIGINT, before)
         theirs.close()
@@ -92,6 +95,18 @@ class Worker:
                 each.kill()
         self._process.join()
         self._pipe.close()
+
+
+@contextlib.contextmanager
+def _imported_from(tree: Path | None) -> Iterator[None]:
+    """A process that is spawned in here looks for modules in this folder first."""
+    before = sys.path
+    if tree is not None:
+        sys.path = [str(tree), *before]
+    try:
+        yield
+    finally:
+        sys.path = before
 
 
 def _serve(pipe: Connection, make: Callable[[], Any], log: Path) -> None:
