@@ -252,7 +252,7 @@ def test_the_suite_holds_what_is_promised():
         ("ops --trees .", "--trees is for train, infer, not for ops"),
         (
             "train --trees nowhere",
-            "--trees: nowhere is no checkout of this project: no folder parity/benchmark",
+            "--trees: nowhere has no parity/benchmark/jax_contestant.py, as a checkout has",
         ),
         (
             f"train --trees {ROOT} {ROOT}",

@@ -154,8 +154,8 @@ def _check(options: BenchmarkOptions) -> None:
 def _check_trees(trees: Sequence[Path]) -> None:
     names = [tree.resolve().name for tree in trees]
     for tree, name in zip(trees, names, strict=True):
-        if not (tree / "parity" / "benchmark").is_dir():
-            fail(f"--trees: {tree} is no checkout of this project: no folder parity/benchmark")
+        if not (tree / "parity" / "benchmark" / "jax_contestant.py").is_file():
+            fail(f"--trees: {tree} has no parity/benchmark/jax_contestant.py, as a checkout has")
         if names.count(name) > 1:
             fail(f"--trees: more than one is called {name}, by which its rows are told apart")
 
