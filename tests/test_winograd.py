@@ -206,6 +206,43 @@ def test_an_axis_can_be_mapped():
     np.testing.assert_array_equal(mapped, jnp.stack([convolve(each, kernel) for each in x]))
 
 
+def gradients(x, kernel):
+    return jax.grad(lambda *given: jnp.sum(jnp.sin(convolve(*given))), (0, 1))(x, kernel)
+
+
+@needs_onednn
+def test_every_device_has_its_own():
+    """They call the library at the same time."""
+    devices = jax.local_device_count()
+    assert devices > 1
+    x, kernel = (each.astype(np.float32) for each in drawn((devices, *LARGE[0]), LARGE[1]))
+    mapped = jax.pmap(gradients, in_axes=(0, None))(x, kernel)
+    alone = [jax.jit(gradients)(each, kernel) for each in x]
+    for ours, right in zip(mapped, zip(*alone, strict=True), strict=True):
+        # How many threads take part decides in which order a kernel's gradient is summed.
+        largest = np.abs(right).max()
+        np.testing.assert_allclose(ours, np.stack(right), atol=10 * EPSILON * largest)
+
+
+@needs_onednn
+def test_a_layer_computed_anew_has_the_same_gradients():
+    """As `--remat` has it."""
+    x, kernel = (each.astype(np.float32) for each in drawn(*LARGE[:2]))
+
+    def layers(x, kernel):
+        return convolve(jnp.sin(convolve(x, kernel)), kernel)
+
+    def lowered(layers):
+        gradients = jax.grad(lambda *given: jnp.sum(layers(*given) ** 2), (0, 1))
+        return jax.jit(gradients).lower(x, kernel)
+
+    kept, anew = lowered(layers), lowered(jax.checkpoint(layers))
+    counts = [each.as_text().count("@unet_jax_onednn_forward") for each in (kept, anew)]
+    assert counts[0] < counts[1], "nothing is computed anew"
+    for ours, right in zip(anew.compile()(x, kernel), kept.compile()(x, kernel), strict=True):
+        np.testing.assert_array_equal(ours, right)
+
+
 @needs_onednn
 def test_what_is_stored_is_computed_once():
     def fusions(store):
