@@ -1,10 +1,11 @@
 """Measures speed: `python scripts/benchmark.py --help`."""
 
-from parity.benchmark.options import parse
-from unet_jax.cli import needs_torch
-
 
 def main() -> int:
+    # Here, since the processes that it starts import this file, some with another checkout's code.
+    from parity.benchmark.options import parse
+    from unet_jax.cli import needs_torch
+
     options, config = parse(
         description="Measures speed, each contender against the others in one run."
     )

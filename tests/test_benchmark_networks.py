@@ -155,23 +155,24 @@ def test_a_wrong_weight_is_refused(subject, precision, limit, run, monkeypatch, 
 
 
 @pytest.fixture
-def tree(tmp_path: Path) -> Path:
+def checkout(tmp_path: Path) -> Path:
     """Another checkout of this project."""
     made = tmp_path / "JAX before"
+    code = shutil.ignore_patterns("__pycache__")  # Which other tests write to.
     for package in ("parity", "unet_jax", "unet_torch_ref"):
-        shutil.copytree(ROOT / package, made / package)
+        shutil.copytree(ROOT / package, made / package, ignore=code)
     return made
 
 
-def add(tree: Path, code: str) -> None:
+def add(checkout: Path, code: str) -> None:
     """Changes what JAX' contestant is there."""
-    with (tree / "parity" / "benchmark" / "jax_contestant.py").open("a") as module:
+    with (checkout / "parity" / "benchmark" / "jax_contestant.py").open("a") as module:
         module.write(code)
 
 
-def test_another_checkout_runs_its_own_code(run, tree, monkeypatch, tmp_path, capsys):
+def test_another_checkout_runs_its_own_code(run, checkout, monkeypatch, tmp_path, capsys):
     add(
-        tree,
+        checkout,
         f"""
 import time
 
@@ -187,30 +188,53 @@ JaxInference.step = slow
     monkeypatch.setattr(networks, "device_peaks", lambda device: Peaks({"float32": 1e9}, 1e9, ""))
     out, path = tmp_path / "out.json", list(sys.path)
     who = "jit, float32", "eager, channels_last"
-    flags = "--precisions", "float32", "--trees", str(tree), "--out", str(out)
+    flags = "--precisions", "float32", "--checkouts", str(checkout), "--out", str(out)
     assert run(*command("infer", *flags, "--contenders", *who)) == 0
     assert sys.path == path
     own, before, _ = rows = [row for row in load(out).rows if row.failure is None]
     assert [row.contender for row in rows] == [
         "JAX jit, float32",
-        f"{tree.name}: JAX jit, float32",
+        f"{checkout.name}: JAX jit, float32",
         QUICK,
     ]
-    assert [row.tree for row in rows] == ["", tree.name, ""]
+    assert [row.checkout for row in rows] == ["", checkout.name, ""]
+    assert load(out).facts["checkouts"] == {checkout.name: None}, "there is no git"
     assert before.median > SLEEP > 2 * own.median
     assert duels([before, rows[2]]) == [], "a duel is this checkout's"
-    ratio = f"{before.median / own.median:.3f}× {tree.name}: JAX jit, float32"
+    ratio = f"{before.median / own.median:.3f}× {checkout.name}: JAX jit, float32"
     assert f"JAX jit, float32: {ratio}" in " ".join(capsys.readouterr().out.split())
 
 
-def test_another_checkout_that_computes_something_else_is_refused(run, tree, monkeypatch, capsys):
-    add(tree, "\n\nJaxInference.outcome = lambda self: np.asarray(self.last[1]) * 1.1\n")
+def test_another_checkout_that_computes_something_else_is_refused(
+    run, checkout, monkeypatch, capsys
+):
+    add(checkout, "\n\nJaxInference.outcome = lambda self: np.asarray(self.last[1]) * 1.1\n")
     monkeypatch.setattr(networks, "device_peaks", lambda device: Peaks({"float32": 1e9}, 1e9, ""))
-    assert run(*command("infer", "--trees", str(tree), "--contenders", "jit, float32")) == 1
+    assert run(*command("infer", "--checkouts", str(checkout), "--contenders", "jit, float32")) == 1
     printed, said = capsys.readouterr()
     assert printed == ""
-    error = f"error: no comparison: {tree.name}: JAX jit, float32 does not compute what"
+    error = f"error: no comparison: {checkout.name}: JAX jit, float32 does not compute what"
     assert said.splitlines()[-1].startswith(error)
+
+
+def test_another_checkout_that_is_too_different_is_refused(checkout, tmp_path):
+    """From the command line, whose processes import the script, too."""
+    (checkout / "parity" / "benchmark" / "task.py").unlink()
+    out = tmp_path / "out.json"
+    flags = "--precisions", "float32", "--checkouts", str(checkout), "--out", str(out)
+    arguments = [*command("infer", *flags), "--contenders", "jit, float32"]
+    ended = subprocess.run(
+        [sys.executable, str(SCRIPT), *arguments],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert (ended.returncode, ended.stdout) == (2, "")
+    reason = "ModuleNotFoundError: No module named 'parity.benchmark.task'"
+    error = f"error: --checkouts: {checkout} cannot take part in this one's race: {reason}\n"
+    assert ended.stderr == error
+    assert not out.exists()
 
 
 def test_layers_are_timed_in_both(run, tmp_path, monkeypatch, capsys):

@@ -136,7 +136,7 @@ def test_a_chart_of_several_devices_is_drawn(tmp_path: Path):
 
 def test_another_checkout_has_a_bar_of_its_own_colour(tmp_path: Path):
     own, torch = row("JAX jit, float32", 0.1), row("PyTorch eager, channels_last, float32", 0.1)
-    before = replace(row("before: JAX jit, float32", 0.1), tree="before")
+    before = replace(row("before: JAX jit, float32", 0.1), checkout="before")
     assert colours(replace(OLD, rows=[own, before, torch]), tmp_path) == COLOURS.keys()
 
 
@@ -249,14 +249,14 @@ def test_the_suite_holds_what_is_promised():
         ("train --together 0", "--together: 0 is less than 1"),
         ("train --starts 0", "--starts: 0 is less than 1"),
         ("train --starts 3 --samples 2", "--starts: 3 is more than --samples, 2"),
-        ("ops --trees .", "--trees is for train, infer, not for ops"),
+        ("ops --checkouts .", "--checkouts is for train, infer, not for ops"),
         (
-            "train --trees nowhere",
-            "--trees: nowhere has no parity/benchmark/jax_contestant.py, as a checkout has",
+            "train --checkouts nowhere",
+            "--checkouts: nowhere is none of this project: no folder parity/benchmark",
         ),
         (
-            f"train --trees {ROOT} {ROOT}",
-            f"--trees: more than one is called {ROOT.name}, by which its rows are told apart",
+            f"train --checkouts {ROOT} {ROOT}",
+            f"--checkouts: more than one is called {ROOT.name}, by which its rows are told apart",
         ),
         ("ops --starts 2", "--starts is for train, infer, scaling, suite, not for ops"),
         ("ops --together 2", "--together is for train, infer, scaling, suite, not for ops"),

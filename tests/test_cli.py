@@ -207,6 +207,13 @@ def test_help_has_a_flag_for_every_setting(capsys):
 # Mistakes.
 
 
+def test_stdout_may_be_closed(monkeypatch):
+    """As `>&-` does."""
+    monkeypatch.setattr(sys, "stdout", None)
+    options, _ = run()
+    assert options == RunOptions(preset="shapes")
+
+
 @pytest.mark.parametrize("buffered", ["", "1"], ids=["buffered", "unbuffered"])
 def test_help_may_be_left_unread(buffered):
     read, written = os.pipe()

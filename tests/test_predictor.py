@@ -7,10 +7,12 @@ import sys
 import tracemalloc
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import jax
 import numpy as np
 import pytest
+from jax import lax
 from PIL import Image
 from predicting import COLOURS, MODEL, NAMES, SIZE, make_predictor, make_trained, photo
 from scipy import ndimage
@@ -49,6 +51,13 @@ def test_at_the_trained_size_the_network_alone_decides(predictor: Predictor):
     assert 0.1 < found.mask.mean() < 0.9
     np.testing.assert_array_equal(found.mask, expected)
     assert (found.classes, found.palette) == (NAMES[:2], COLOURS[:2])
+
+
+def test_the_network_is_traced_for_the_default_device_alone(monkeypatch: pytest.MonkeyPatch):
+    choices = Mock(side_effect=lax.platform_dependent)
+    monkeypatch.setattr(lax, "platform_dependent", choices)
+    make_predictor().network(np.zeros((1, *SIZE, 3), np.uint8))
+    choices.assert_not_called()
 
 
 def test_of_several_classes_the_most_probable_is_taken():

@@ -4,7 +4,7 @@ import argparse
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -64,8 +64,8 @@ def read(default: T, args: Sequence[str], description: str) -> T:
     return parse_args(type(default), args, default=default, description=description)
 
 
-def parse_args(options: Callable[..., T], args: Sequence[str] | None = None, **settings: Any) -> T:
-    """`tyro.cli` of a dataclass or function, whose groups of flags do not have the group's name.
+def parse_args(options: type[T], args: Sequence[str] | None = None, **settings: Any) -> T:
+    """`tyro.cli` of a dataclass, whose groups of flags do not have the group's name.
 
     Args:
       options: What is to be made of the command line.
@@ -83,7 +83,7 @@ def _printed() -> Iterator[None]:
         try:
             yield
         finally:
-            sys.stdout.flush()
+            print(end="", flush=True)  # Nothing where there is no stdout: `>&-`.
     except BrokenPipeError:
         # What is left is written once more as Python ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

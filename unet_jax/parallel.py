@@ -13,7 +13,7 @@ from jax.stages import Wrapped
 from unet_jax.batch import Batch
 from unet_jax.config import Config
 from unet_jax.models.convolution import xla_alone
-from unet_jax.models.platforms import for_default_backend
+from unet_jax.models.platforms import for_default_device, traced_in
 
 AXIS = "devices"
 Mode = Literal["auto", "jit", "pmap", "shard"]
@@ -58,10 +58,10 @@ class Jit:
     devices, axis_name = 1, None
 
     def train(self, step: Step) -> Wrapped:
-        return jax.jit(for_default_backend(step), donate_argnums=0)
+        return jax.jit(for_default_device(step), donate_argnums=0)
 
     def evaluate(self, step: Step) -> Step:
-        return jax.jit(for_default_backend(step))
+        return jax.jit(for_default_device(step))
 
     def replicate(self, tree: Any) -> Any:
         return jax.device_put(tree)
@@ -95,7 +95,7 @@ class Pmap:
         return run
 
     def _map(self, step: Step, **options: Any) -> Wrapped:
-        return jax.pmap(for_default_backend(step), axis_name=AXIS, in_axes=(None, 0), **options)
+        return jax.pmap(for_default_device(step), axis_name=AXIS, in_axes=(None, 0), **options)
 
     def replicate(self, tree: Any) -> Any:
         return jax.device_put(tree, NamedSharding(_mesh(jax.local_devices()), PartitionSpec()))
@@ -125,9 +125,12 @@ class Shard:
         self._divided = NamedSharding(self._mesh, PartitionSpec(AXIS))
         self._take = jax.jit(_rows, out_shardings=self._divided)
 
+    def _traced(self, step: Step) -> Step:
+        return traced_in(xla_alone, for_default_device(step))
+
     def train(self, step: Step) -> Wrapped:
         return jax.jit(
-            xla_alone()(for_default_backend(step)),
+            self._traced(step),
             donate_argnums=0,
             in_shardings=(self._same, self._divided),
             out_shardings=self._same,
@@ -135,9 +138,7 @@ class Shard:
 
     def evaluate(self, step: Step) -> Step:
         placed = (self._same, self._divided)
-        compiled = jax.jit(
-            xla_alone()(for_default_backend(step)), in_shardings=placed, out_shardings=placed
-        )
+        compiled = jax.jit(self._traced(step), in_shardings=placed, out_shardings=placed)
 
         def run(state: Any, batch: Batch) -> tuple[Any, Any]:
             sums, predicted = compiled(state, batch)

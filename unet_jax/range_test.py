@@ -8,7 +8,6 @@ from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
@@ -21,6 +20,7 @@ from unet_jax.cli import INTERRUPTED, fail, mistakes
 from unet_jax.config import Config
 from unet_jax.datasets import DataError, open_dataset
 from unet_jax.memory import out_of_memory
+from unet_jax.parallel import Jit
 from unet_jax.pipeline import Pipeline, num_logits
 from unet_jax.range_test_options import RangeTestOptions
 from unet_jax.recipe import build_recipe
@@ -139,7 +139,7 @@ def sweep(
       Smith, 2017. https://arxiv.org/abs/1506.01186
     """
     table = jnp.asarray(rates)
-    step = jax.jit(partial(train, learning_rate=lambda n: table[n]), donate_argnums=0)
+    step = Jit().train(partial(train, learning_rate=lambda n: table[n]))
     seen, mean = Sweep([], [], []), 0.0
     for n, (batch, rate) in enumerate(zip(batches, rates, strict=True), start=1):
         state, metrics = step(state, batch)

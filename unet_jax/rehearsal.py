@@ -14,6 +14,7 @@ from unet_jax.config import Config
 from unet_jax.draws import draw, geometric, photometric
 from unet_jax.memory import free_memory
 from unet_jax.models.convolution import xla_alone
+from unet_jax.models.platforms import traced_in
 from unet_jax.parallel import Parallel, named
 from unet_jax.recipe import build_recipe
 
@@ -120,7 +121,7 @@ def rehearse_training(
     init = recipe.first(config.train.seed, config.data.size)
     batch = random_batch(config, classes, hosts=jax.process_count())
     # A function of its own: one that was traced is not traced again.
-    alone = parallel.train(xla_alone()(recipe.train)) if onednn.available() else None
+    alone = parallel.train(traced_in(xla_alone, recipe.train)) if onednn.available() else None
     result = rehearse(parallel.train(recipe.train), init, batch, parallel=parallel, counted=alone)
     return rehearsal_table(result, config, named(parallel.devices), remat=remat)
 

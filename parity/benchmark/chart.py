@@ -56,7 +56,7 @@ def _rates(plot, rows: list[Row]) -> None:
         slow, fast = (row.images / seconds for seconds in reversed(row.quartiles))
         error = [[max(row.rate - slow, 0)], [max(fast - row.rate, 0)]]
         own = "JAX" if row.contender.startswith("JAX") else "PyTorch"
-        colour = COLOURS["JAX of another checkout" if row.tree else own]
+        colour = COLOURS["JAX of another checkout" if row.checkout else own]
         plot.barh(place, row.rate, 0.7, color=colour, xerr=error, ecolor="#333333", capsize=2)
         plot.text(fast + most / 100, place, number(row.rate), va="center", fontsize=7)
     plot.set_xlim(0, 1.12 * most)

@@ -51,20 +51,20 @@ class Contender:
       how: What runs its Python code.
       precision: What convolutions compute in.
       channels_last: Whether images lie in memory pixel by pixel (PyTorch; in JAX they always do).
-      tree: Another checkout of this project, whose code it runs (JAX); None: this one.
+      checkout: Another checkout of this project, whose code it runs (JAX); None: this one.
     """
 
     framework: Literal["jax", "torch"]
     how: How
     precision: Precision
     channels_last: bool = True
-    tree: Path | None = None
+    checkout: Path | None = None
 
     @property
     def name(self) -> str:
         if self.framework == "jax":
-            checkout = f"{self.tree.name}: " if self.tree else ""
-            return f"{checkout}JAX {self.how}, {self.precision}"
+            of = f"{self.checkout.name}: " if self.checkout else ""
+            return f"{of}JAX {self.how}, {self.precision}"
         layout = "channels_last" if self.channels_last else "contiguous"
         return f"PyTorch {self.how}, {layout}, {self.precision}"
 
@@ -83,7 +83,7 @@ def contenders(
     *,
     onednn: bool = False,
     frozen: bool = False,
-    trees: Sequence[Path] = (),
+    checkouts: Sequence[Path] = (),
 ) -> list[Contender]:
     """All of these precisions, JAX first.
 
@@ -92,15 +92,15 @@ def contenders(
       devices: How many there are; with one, pmap is what jit is.
       onednn: Whether JAX calls it for convolutions of float32; then XLA's own take part, too.
       frozen: Whether weights stay as they are.
-      trees: Other checkouts of this project, whose JAX takes part beside this one's.
+      checkouts: Other checkouts of this project, whose JAX takes part beside this one's.
     """
     ways: tuple[How, ...] = ("jit", "pmap") if devices > 1 else ("jit",)
     jax = []
     for precision in precisions:
         own = (*ways, "jit, XLA alone") if onednn and precision == "float32" else ways
         jax += [
-            Contender(framework="jax", how=how, precision=precision, tree=tree)
-            for tree in (None, *trees)
+            Contender(framework="jax", how=how, precision=precision, checkout=checkout)
+            for checkout in (None, *checkouts)
             for how in own
         ]
     constant: tuple[How, ...] = ("compile frozen",) if frozen else ()

@@ -47,7 +47,7 @@ def duels(rows: Sequence[Row], *, loaded: bool = False) -> list[Duel]:
         for row in rows
         if row.failure is None
         and row.devices == 1
-        and not row.tree
+        and not row.checkout
         and row.contender.endswith(LOADED) == loaded
         and not row.contender.endswith(HELD)
     ]

@@ -18,7 +18,7 @@ from parity.benchmark.task import BATCH, JAX, SAMPLED, Task
 from unet_jax.augment import normalise
 from unet_jax.batch import Batch
 from unet_jax.metrics import predict_classes
-from unet_jax.models.platforms import for_default_backend
+from unet_jax.models.platforms import for_default_device
 from unet_jax.onednn.cores import share_cores
 from unet_jax.onednn.library import SWITCH
 from unet_jax.parallel import Mode, choose
@@ -162,7 +162,7 @@ class JaxInference(JaxContestant):
         self._mean_std, (height, width) = (data.mean, data.std), data.size
         image = np.ascontiguousarray(self.batch.image[:, :height, :width])
         self.variables = self.parallel.replicate(self.variables)
-        predict = for_default_backend(self.predict)
+        predict = for_default_device(self.predict)
         if self.parallel.axis_name is None:
             self._predict = jax.jit(predict)
         else:

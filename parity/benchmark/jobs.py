@@ -50,5 +50,5 @@ def entry(task: Task, contender: Contender, job: Job) -> Entry:
         reference=reference,
         limit=LIMITS[kind][contender.precision],
         missing=contender.missing(task.gpu),
-        tree=contender.tree,
+        checkout=contender.checkout,
     )

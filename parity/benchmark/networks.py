@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from parity.benchmark import machine, memory
+from parity.benchmark.checkout import check, commit
 from parity.benchmark.contender import Contender, Precision, check_precisions, chosen, contenders
 from parity.benchmark.jobs import CONTESTANTS, JOBS, entry
 from parity.benchmark.peaks import Gauge, published
@@ -34,7 +35,8 @@ def measure(config: Config, plan: Plan, say: Callable[[str], object]) -> Results
       say: Told how it goes.
 
     Raises:
-      ValueError: Plan and config do not go together, or nothing of it can be measured here.
+      ValueError: Plan and config do not go together, a checkout's code is another, or nothing of
+        it can be measured here.
       Refusal: Two contenders compute something else.
     """
     classes, gpu = len(class_ids(config.data)), torch.cuda.is_available()
@@ -50,11 +52,13 @@ def measure(config: Config, plan: Plan, say: Callable[[str], object]) -> Results
         devices,
         onednn=not gpu and onednn.available(),
         frozen=plan.subject == "infer",
-        trees=plan.trees,
+        checkouts=plan.checkouts,
     )
     found = chosen(everyone, plan.parts, "--contenders")
     check_precisions([contender.precision for contender in found], gpu)
     facts, device = machine.facts(), machine.device(gpu)
+    if plan.checkouts:
+        facts["checkouts"] = {checkout.name: commit(checkout) for checkout in plan.checkouts}
     peaks, rows = device_peaks(device), []
     for batch_size in batch_sizes:
         with TemporaryDirectory() as folder:
@@ -105,6 +109,8 @@ def _rows(
                 made = entry(task, contender, job)
                 entries[made.name] = contender
                 listed.append(made)
+                if contender.checkout is not None:
+                    check(contender.checkout, made.make)
     timings = plan.race(say).run(listed)
     return [
         whole_row(
@@ -115,7 +121,7 @@ def _rows(
             peaks,
             timings[name],
             devices=task.devices if contender.how == "pmap" else 1,
-            tree=contender.tree,
+            checkout=contender.checkout,
         )
         for name, contender in entries.items()
     ]
@@ -130,7 +136,7 @@ def whole_row(
     timing: Timing,
     *,
     devices: int,
-    tree: Path | None = None,
+    checkout: Path | None = None,
 ) -> Row:
     """A whole network's.
 
@@ -142,7 +148,7 @@ def whole_row(
       peaks: A device's.
       timing: What was seen.
       devices: How many took part.
-      tree: The checkout of this project that it was of; None: this one.
+      checkout: The checkout of this project that it was of; None: this one.
     """
     layers = convolutions(task.config, task.num_classes)
     passes = 1 if plan.subject == "infer" else TRAINING
@@ -153,7 +159,7 @@ def whole_row(
         precision=precision,
         images=batch,
         devices=devices,
-        tree=tree.name if tree else "",
+        checkout=checkout.name if checkout else "",
         wanted=plan.samples,
         flops=passes * sum(layer.flops for layer in layers),
         bound=passes * bound(layers, precision, peaks) / devices,

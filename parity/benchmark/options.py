@@ -39,7 +39,7 @@ class BenchmarkOptions(StartOptions):
     """Parts of the names of those who take part, such as JAX or channels_last (train, infer,
     suite). Default: all."""
 
-    trees: tuple[Path, ...] = ()
+    checkouts: tuple[Path, ...] = ()
     """Other checkouts of this project, such as `git worktree add ../before HEAD~1` makes: their JAX
     takes part, too, to see what a change brings (train, infer)."""
 
@@ -89,7 +89,7 @@ USERS: dict[str, tuple[str, ...]] = {
     "batch_sizes": NETWORKS,
     "precisions": NETWORKS,
     "contenders": ("train", "infer", "suite"),
-    "trees": ("train", "infer"),
+    "checkouts": ("train", "infer"),
     "cases": ("suite",),
     "end_to_end": ("train",),
     "samples": (*NETWORKS, "suite"),
@@ -143,7 +143,7 @@ def _check(options: BenchmarkOptions) -> None:
                 fail(f"{_flag(name)}: {number} is less than {least}")
     if options.starts > options.samples:
         fail(f"--starts: {options.starts} is more than --samples, {options.samples}")
-    _check_trees(options.trees)
+    _check_checkouts(options.checkouts)
     counts = {"compare": (2, 2), "suite": (0, 1), "docs": (0, 1)}
     least, most = counts.get(options.subject, (0, 0))
     if not least <= len(options.files) <= most:
@@ -151,13 +151,13 @@ def _check(options: BenchmarkOptions) -> None:
         fail(f"{options.subject}: give {wanted}; got {len(options.files)}")
 
 
-def _check_trees(trees: Sequence[Path]) -> None:
-    names = [tree.resolve().name for tree in trees]
-    for tree, name in zip(trees, names, strict=True):
-        if not (tree / "parity" / "benchmark" / "jax_contestant.py").is_file():
-            fail(f"--trees: {tree} has no parity/benchmark/jax_contestant.py, as a checkout has")
+def _check_checkouts(checkouts: Sequence[Path]) -> None:
+    names = [checkout.resolve().name for checkout in checkouts]
+    for checkout, name in zip(checkouts, names, strict=True):
+        if not (checkout / "parity" / "benchmark").is_dir():
+            fail(f"--checkouts: {checkout} is none of this project: no folder parity/benchmark")
         if names.count(name) > 1:
-            fail(f"--trees: more than one is called {name}, by which its rows are told apart")
+            fail(f"--checkouts: more than one is called {name}, by which its rows are told apart")
 
 
 def _check_unused(config: Config, options: BenchmarkOptions) -> None:

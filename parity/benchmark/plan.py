@@ -25,7 +25,7 @@ class Plan:
       together: How many may start at the same time.
       starts: How often each begins anew.
       workers: Processes of PyTorch's loader.
-      trees: Other checkouts of this project that take part.
+      checkouts: Other checkouts of this project that take part.
     """
 
     subject: Subject
@@ -37,7 +37,7 @@ class Plan:
     together: int = 1
     starts: int = 1
     workers: int = 2
-    trees: Sequence[Path] = ()
+    checkouts: Sequence[Path] = ()
 
     def race(self, say: Callable[[str], object]) -> Race:
         """One as long as this, which tells `say` how it goes."""

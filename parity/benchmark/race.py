@@ -30,7 +30,7 @@ class Entry(NamedTuple):
       reference: What it has to agree with; None: nothing is checked.
       limit: Of its distance from the reference.
       missing: Why it cannot be measured here; None if it can.
-      tree: The checkout of this project whose code it runs; None: this one.
+      checkout: The checkout of this project whose code it runs; None: this one.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Entry(NamedTuple):
     reference: "Entry | None" = None
     limit: float = 0.0
     missing: str | None = None
-    tree: Path | None = None
+    checkout: Path | None = None
 
 
 @dataclass
@@ -161,7 +161,7 @@ class Race:
     ) -> None:
         """Starts these entries together; those that can take part stay among the workers."""
         for entry in group:  # One by one, so that each is closed if the next does not start.
-            workers[entry.name] = Worker(entry.make, self._log(folder), entry.tree)
+            workers[entry.name] = Worker(entry.make, self._log(folder), entry.checkout)
         threads = ThreadPoolExecutor(len(group))
         starts = [threads.submit(workers[each.name].ask, "start", self._seconds) for each in group]
         threads.shutdown(wait=False)

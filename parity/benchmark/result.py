@@ -22,7 +22,7 @@ class Row:
       failure: Why it was not measured; None if it was.
       images: A step's.
       devices: How many took part.
-      tree: Name of the folder of another checkout of this project that it was of; else nothing.
+      checkout: Name of the folder of another checkout of this project that it was of; else nothing.
       samples: Seconds a step of each sample, in the order in which they were taken.
       steps: A sample's.
       wanted: How many samples there were to be.
@@ -42,7 +42,7 @@ class Row:
     failure: str | None = None
     images: int = 0
     devices: int = 1
-    tree: str = ""
+    checkout: str = ""
     samples: tuple[float, ...] = ()
     steps: int = 0
     wanted: int = 0

@@ -107,7 +107,7 @@ def _plan(options: BenchmarkOptions) -> "Plan":
         together=options.together,
         starts=options.starts,
         workers=options.workers,
-        trees=[tree.resolve() for tree in options.trees],
+        checkouts=[checkout.resolve() for checkout in options.checkouts],
     )
 
 

@@ -98,14 +98,14 @@ def loading(rows: Sequence[Row]) -> list[str]:
     ]
 
 
-def against_trees(rows: Sequence[Row]) -> list[str]:
+def against_checkouts(rows: Sequence[Row]) -> list[str]:
     """How this checkout compares with others of the project, where both were measured."""
     rates = {row.contender: row.rate for row in rows if row.failure is None}
     return [
         f"{own}: {rates[own] / row.rate:.3f}× {row.contender}"
         for row in rows
-        if row.tree and row.contender in rates
-        if (own := row.contender.removeprefix(f"{row.tree}: ")) in rates
+        if row.checkout and row.contender in rates
+        if (own := row.contender.removeprefix(f"{row.checkout}: ")) in rates
     ]
 
 
@@ -150,7 +150,7 @@ def remarks(results: Results, rows: Sequence[Row]) -> list[str]:
     verdicts = [str(duel) for loaded in (False, True) for duel in duels(rows, loaded=loaded)]
     return [
         *verdicts,
-        *against_trees(rows),
+        *against_checkouts(rows),
         *loading(rows),
         *spread(rows),
         *modelled(results, rows),

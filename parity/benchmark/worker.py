@@ -4,8 +4,7 @@ import contextlib
 import os
 import re
 import signal
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 import psutil
 
+from parity.benchmark.checkout import imported_from
 from parity.benchmark.stopped import Stopped
 from unet_jax.heap import keep_step_memory
 from unet_jax.onednn.threads import keep_awake
@@ -31,11 +31,12 @@ class Failed(Stopped):
 class Worker:
     """The process. Nothing that it has started is left after `close`."""
 
-    def __init__(self, make: Callable[[], Any], log: Path, tree: Path | None = None) -> None:
+    def __init__(self, make: Callable[[], Any], log: Path, checkout: Path | None = None) -> None:
         """Args:
         make: Builds the object, there; can be pickled.
         log: Where all goes that the process prints.
-        tree: Another checkout of this project, whose code it is to be; None: this one's.
+        checkout: Another checkout of this project, whose code it is to be, but for what
+          is set before a process starts (`unet_jax.onednn.threads`); None: this one's.
         """
         keep_awake()  # Of both frameworks; they read it as they are loaded.
         context = get_context("spawn")
@@ -44,7 +45,7 @@ class Worker:
         # Ctrl-C reaches every process of the terminal; this one alone is to answer it.
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
-            with _imported_from(tree):
+            with imported_from(checkout):
                 self._process.start()
         finally:
             signal.signal(signal.SIGINT, before)
@@ -95,18 +96,6 @@ class Worker:
                 each.kill()
         self._process.join()
         self._pipe.close()
-
-
-@contextlib.contextmanager
-def _imported_from(tree: Path | None) -> Iterator[None]:
-    """A process that is spawned in here looks for modules in this folder first."""
-    before = sys.path
-    if tree is not None:
-        sys.path = [str(tree), *before]
-    try:
-        yield
-    finally:
-        sys.path = before
 
 
 def _serve(pipe: Connection, make: Callable[[], Any], log: Path) -> None:

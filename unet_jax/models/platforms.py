@@ -6,7 +6,9 @@ takes to start (docs/speed.md).
 """
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import jax
@@ -26,20 +28,28 @@ def by_platform(*args: Any, cpu: Computed, default: Computed) -> Any:
 
 @contextlib.contextmanager
 def cpu_alone() -> Iterator[None]:
-    """What is traced in here is for CPUs alone: it must not be lowered for anything else."""
+    """What is traced in here is for CPUs alone: whose results are used, must run on no other."""
     with _cpu_alone(True):
         yield
 
 
-def for_default_backend(function: Computed) -> Computed:
-    """The function, to be traced for CPUs alone where JAX computes on them unless told otherwise.
+def for_default_device(function: Computed) -> Computed:
+    """The function, to be traced for CPUs alone if JAX' default device is one.
 
     Args:
-      function: What is compiled and run on JAX' default backend, and nowhere else.
+      function: What is compiled and run there, and nowhere else.
     """
-    if jax.default_backend() != "cpu":
-        return function
-    traced = cpu_alone()(function)
-    # What the program is called by in profiles; a `partial` has the name of what it is of.
-    traced.__name__ = getattr(function, "func", function).__name__
+    [device] = jax.device_put(0.0).devices()
+    return traced_in(cpu_alone, function) if device.platform == "cpu" else function
+
+
+def traced_in(context: Callable[[], AbstractContextManager], function: Computed) -> Computed:
+    """The function, with its own name, by which profiles call its program, traced in a context."""
+
+    @functools.wraps(function)
+    def traced(*args: Any, **keywords: Any) -> Any:
+        with context():
+            return function(*args, **keywords)
+
+    traced.__name__ = getattr(function, "func", function).__name__  # A `partial` has none.
     return traced

@@ -12,7 +12,7 @@ from PIL import Image
 
 from unet_jax.datasets.files import quiet
 from unet_jax.models import build_model
-from unet_jax.models.platforms import for_default_backend
+from unet_jax.models.platforms import for_default_device
 from unet_jax.prediction.bands import resize_bands
 from unet_jax.prediction.picture import Picture, Size, open_picture
 from unet_jax.prediction.predict_config import PredictConfig
@@ -166,7 +166,7 @@ class Predictor:
             mean_std=(trained.mean, trained.std),
             each_class=False,
         )
-        network = jax.jit(for_default_backend(network))
+        network = jax.jit(for_default_device(network))
         return lambda images: np.asarray(network(variables, images))
 
     def decide(

@@ -1,0 +1,53 @@
+"""Another checkout of this project, whose code takes part in a race."""
+
+import contextlib
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+UNDERSTOOD = "import pickle, sys; sys.path.insert(0, sys.argv[1]); pickle.load(sys.stdin.buffer)"
+
+
+@contextlib.contextmanager
+def imported_from(checkout: Path | None) -> Iterator[None]:
+    """A process that is spawned in here looks for modules in this folder first."""
+    before = sys.path
+    if checkout is not None:
+        sys.path = [str(checkout), *before]
+    try:
+        yield
+    finally:
+        sys.path = before
+
+
+def check(checkout: Path, make: Callable[[], Any]) -> None:
+    """Whether its code knows all that a contestant is made of here.
+
+    Args:
+      checkout: Its folder.
+      make: Builds the contestant.
+
+    Raises:
+      ValueError: It does not: the two are too far apart.
+    """
+    process = subprocess.run(
+        [sys.executable, "-c", UNDERSTOOD, str(checkout)],
+        input=pickle.dumps(make),
+        capture_output=True,
+        check=False,
+    )
+    if process.returncode:
+        said = process.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"]
+        raise ValueError(f"--checkouts: {checkout} cannot take part in this one's race: {said[-1]}")
+
+
+def commit(checkout: Path) -> str | None:
+    """As `git describe --always --dirty` has it; None where that says nothing."""
+    command = ["git", "-C", str(checkout), "describe", "--always", "--dirty"]
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+        return done.stdout.strip()
+    return None
