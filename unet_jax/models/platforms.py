@@ -28,7 +28,7 @@ def by_platform(*args: Any, cpu: Computed, default: Computed) -> Any:
 
 @contextlib.contextmanager
 def cpu_alone() -> Iterator[None]:
-    """What is traced in here is for CPUs alone: whose results are used, must run on no other."""
+    """What is traced in here must run on CPUs alone, unless its results are not used."""
     with _cpu_alone(True):
         yield
 
