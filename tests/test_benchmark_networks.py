@@ -201,8 +201,16 @@ JaxInference.step = slow
     assert load(out).facts["checkouts"] == {checkout.name: None}, "there is no git"
     assert before.median > SLEEP > 2 * own.median
     assert duels([before, rows[2]]) == [], "a duel is this checkout's"
-    ratio = f"{before.median / own.median:.3f}× {checkout.name}: JAX jit, float32"
-    assert f"JAX jit, float32: {ratio}" in " ".join(capsys.readouterr().out.split())
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"turn by turn) {checkout.name}: JAX jit, float32" in printed
+
+
+def test_checkouts_without_jax_are_refused(run, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run(*command("infer", "--checkouts", str(ROOT), "--contenders", "channels_last"))
+    assert stop.value.code == 2
+    error = "error: --checkouts: none of JAX takes part; see --contenders\n"
+    assert capsys.readouterr() == ("", error)
 
 
 def test_another_checkout_that_computes_something_else_is_refused(

@@ -5,18 +5,21 @@ import runpy
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
 import pytest
 from PIL import Image, ImageColor
+from rich.console import Console
 
 from parity.benchmark import memory
 from parity.benchmark.chart import COLOURS, draw
 from parity.benchmark.contender import HELD, LOADED, chosen
 from parity.benchmark.page import page
-from parity.benchmark.regression import changes
+from parity.benchmark.regression import changes, other_settings, table
 from parity.benchmark.result import Results, Row, load
 from parity.benchmark.suite import CPU, GPU
+from parity.benchmark.table import against_checkouts, tables
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "scripts" / "benchmark.py"
@@ -123,6 +126,57 @@ def test_files_of_two_devices_are_compared_and_both_are_named(tmp_path, run, cap
     replace(OLD, device="Card 10").save(tmp_path / "new.json")
     assert run("compare", str(tmp_path / "old.json"), str(tmp_path / "new.json")) == 0
     assert "Two devices: Card 9, and Card 10." in capsys.readouterr().out
+
+
+def test_files_of_other_settings_are_compared_and_these_are_named():
+    def settings(text: str) -> Results:
+        return replace(OLD, facts=FACTS | {"settings": text})
+
+    old = settings("model: {norm: batch, skip: true, gone: 1}\ntrain: {seed: 0}")
+    new = settings("model: {norm: none, skip: true, come: 2}\ntrain: {seed: 1}")
+    assert other_settings(old, new) == ["model.norm", "train.seed"]
+    assert other_settings(old, old) == other_settings(OLD, new) == other_settings(new, OLD) == []
+    assert "Other settings: model.norm, train.seed." in str(table([], old, new).caption)
+
+
+def test_a_change_is_told_turn_by_turn():
+    """A machine that gets slower and slower is as slow to both."""
+    own = row("JAX jit, bfloat16", 1.0, 2.0, 4.0, 8.0)
+    before = replace(row("before: JAX jit, bfloat16", 1.1, 2.2, 4.4, 8.8), checkout="before")
+    [remark] = against_checkouts([own, before, THEIRS])
+    ratio = "1.100× (1.100 to 1.100, turn by turn)"
+    assert remark == f"JAX jit, bfloat16: {ratio} before: JAX jit, bfloat16"
+    assert against_checkouts([replace(own, failure="out of memory"), before]) == []
+
+
+ODD = "[/] $\\foo$ [bold]as it is[/bold]"
+
+
+def test_names_and_reasons_are_shown_as_they_are(tmp_path: Path):
+    """Rich would take them for markup, and matplotlib for formulas."""
+    rows = [OURS, row(ODD, 1.0), row("JAX pmap, bfloat16", failure=ODD)]
+    results = replace(OLD, rows=rows)
+    printed = Console(width=200, file=StringIO())
+    for each in (*tables(results), table(changes(results, results), results, results)):
+        printed.print(each)
+    assert isinstance(printed.file, StringIO)
+    assert printed.file.getvalue().count(ODD) == 3  # Name and reason; name.
+    draw(results, tmp_path / "chart.png")
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        replace(OLD, facts={}),
+        replace(OLD, rows=[replace(OURS, samples=())]),
+        replace(OLD, rows=[replace(OURS, samples=(0.0, 1.0))]),
+    ],
+    ids=["no date", "no samples", "no time"],
+)
+def test_a_file_that_cannot_be_so_is_refused(broken: Results, tmp_path: Path):
+    broken.save(tmp_path / "broken.json")
+    with pytest.raises(ValueError, match=r"broken\.json: not what train, infer"):
+        load(tmp_path / "broken.json")
 
 
 def test_a_chart_of_several_devices_is_drawn(tmp_path: Path):
@@ -246,6 +300,14 @@ def test_the_suite_holds_what_is_promised():
             "--precisions is for train, infer, ops, scaling, not for data",
         ),
         ("train --samples 0", "--samples: 0 is less than 1"),
+        ("train --limit inf", "--limit: inf is no finite number"),
+        ("train --limit nan", "--limit: nan is no finite number"),
+        ("train --batch-sizes 2 4 2", "--batch-sizes: 2 is given more than once"),
+        (
+            "train --precisions bfloat16 bfloat16",
+            "--precisions: bfloat16 is given more than once",
+        ),
+        ("train --out /dev/null", "--out: /dev/null is no regular file"),
         ("train --together 0", "--together: 0 is less than 1"),
         ("train --starts 0", "--starts: 0 is less than 1"),
         ("train --starts 3 --samples 2", "--starts: 3 is more than --samples, 2"),

@@ -54,9 +54,10 @@ def test_at_the_trained_size_the_network_alone_decides(predictor: Predictor):
 
 
 def test_the_network_is_traced_for_the_default_device_alone(monkeypatch: pytest.MonkeyPatch):
+    predictor = make_predictor()  # Whose weights are made without tracing.
     choices = Mock(side_effect=lax.platform_dependent)
     monkeypatch.setattr(lax, "platform_dependent", choices)
-    make_predictor().network(np.zeros((1, *SIZE, 3), np.uint8))
+    predictor.network(np.zeros((1, *SIZE, 3), np.uint8))
     choices.assert_not_called()
 
 

@@ -73,7 +73,10 @@ def parse_args(options: type[T], args: Sequence[str] | None = None, **settings: 
       **settings: More of `tyro.cli`'s.
     """
     with mistakes(), _printed():
-        return tyro.cli(options, args=args, config=(tyro.conf.OmitArgPrefixes,), **settings)
+        try:
+            return tyro.cli(options, args=args, config=(tyro.conf.OmitArgPrefixes,), **settings)
+        except KeyboardInterrupt:
+            raise SystemExit(INTERRUPTED) from None
 
 
 @contextlib.contextmanager

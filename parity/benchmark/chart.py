@@ -44,14 +44,14 @@ def draw(results: Results, path: Path) -> None:
 
 def _rates(plot, rows: list[Row]) -> None:
     shown = rows[::-1]  # The first one on top.
-    plot.set_yticks(range(len(shown)), [row.contender for row in shown])
+    plot.set_yticks(range(len(shown)), [row.contender for row in shown], parse_math=False)
     plot.set_xlabel("images/s, with quartiles", fontsize=8)
     measured = [row for row in shown if row.failure is None]
     most = max((row.images / row.quartiles[0] for row in measured), default=1.0)
     for place, row in enumerate(shown):
         if row.failure is not None:
             text = shorten(f"not measured: {row.failure}", LONGEST, placeholder=" …")
-            plot.text(0, place, f" {text}", va="center", fontsize=7)
+            plot.text(0, place, f" {text}", va="center", fontsize=7, parse_math=False)
             continue
         slow, fast = (row.images / seconds for seconds in reversed(row.quartiles))
         error = [[max(row.rate - slow, 0)], [max(fast - row.rate, 0)]]

@@ -56,6 +56,8 @@ def measure(config: Config, plan: Plan, say: Callable[[str], object]) -> Results
     )
     found = chosen(everyone, plan.parts, "--contenders")
     check_precisions([contender.precision for contender in found], gpu)
+    if plan.checkouts and not any(contender.checkout for contender in found):
+        raise ValueError("--checkouts: none of JAX takes part; see --contenders")
     facts, device = machine.facts(), machine.device(gpu)
     if plan.checkouts:
         facts["checkouts"] = {checkout.name: commit(checkout) for checkout in plan.checkouts}

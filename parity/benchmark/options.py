@@ -1,6 +1,8 @@
 """The command line of the benchmarks."""
 
+import math
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -141,6 +143,12 @@ def _check(options: BenchmarkOptions) -> None:
         for number in value if isinstance(value, tuple) else (value,):
             if number < least:
                 fail(f"{_flag(name)}: {number} is less than {least}")
+            if not math.isfinite(number):
+                fail(f"{_flag(name)}: {number} is no finite number")
+    for name in ("batch_sizes", "precisions"):
+        for value, times in Counter(getattr(options, name)).items():
+            if times > 1:
+                fail(f"{_flag(name)}: {value} is given more than once")
     if options.starts > options.samples:
         fail(f"--starts: {options.starts} is more than --samples, {options.samples}")
     _check_checkouts(options.checkouts)

@@ -2,7 +2,9 @@
 
 from typing import NamedTuple
 
+import yaml
 from rich.table import Table
+from rich.text import Text
 
 from parity.benchmark.result import Results, Row
 from parity.benchmark.table import milli
@@ -61,7 +63,11 @@ def table(found: list[Change], old: Results, new: Results) -> Table:
     caption = "Slower: by more than the distance between the quartiles, of either."
     if old.device != new.device:
         caption += f"\nTwo devices: {old.device}, and {new.device}."
-    made = Table(title=f"{old.facts['date']} to {new.facts['date']}", caption=caption)
+    if other := other_settings(old, new):
+        caption += f"\nOther settings: {', '.join(other)}."
+    made = Table(
+        title=f"{old.facts['date']} to {new.facts['date']}", caption=Text(caption, "table.caption")
+    )
     made.add_column("contender")
     for heading in ("before, ms", "now, ms", "time"):
         made.add_column(heading, justify="right")
@@ -72,8 +78,19 @@ def table(found: list[Change], old: Results, new: Results) -> Table:
         if before and now and before.failure is None and now.failure is None:
             ratio = f"{now.median / before.median:.2f}×"
         mark = "slower" if change.slower else ""
-        made.add_row(change.name, _shown(before), _shown(now), ratio, mark)
+        made.add_row(Text(change.name), _shown(before), _shown(now), ratio, mark)
     return made
+
+
+def other_settings(old: Results, new: Results) -> list[str]:
+    """Names of the settings that both files tell, and that differ."""
+    before, now = (yaml.safe_load(each.facts.get("settings", "{}")) for each in (old, new))
+    return [
+        f"{group}.{name}"
+        for group, settings in before.items()
+        for name, value in settings.items()
+        if now.get(group, {}).get(name, value) != value
+    ]
 
 
 def _shown(row: Row | None) -> str:

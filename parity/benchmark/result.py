@@ -121,6 +121,12 @@ def load(path: Path) -> Results:
       OSError: It cannot be read.
     """
     try:
-        return TypeAdapter(Results).validate_json(path.read_text("utf-8"))
+        results = TypeAdapter(Results).validate_json(path.read_text("utf-8"))
     except (ValidationError, UnicodeDecodeError):
         raise ValueError(f"{path}: not what train, infer, ops or scaling write") from None
+    measured = [row for row in results.rows if row.failure is None]
+    if "date" not in results.facts or not all(
+        row.samples and min(row.samples) > 0 for row in measured
+    ):
+        raise ValueError(f"{path}: not what train, infer, ops or scaling write")
+    return results

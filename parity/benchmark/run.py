@@ -1,6 +1,7 @@
 """From a command line to tables, JSON files and charts."""
 
 import logging
+import os
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -37,6 +38,10 @@ def benchmark(options: BenchmarkOptions, config: Config) -> int:
         fail(f"--out: there is no folder {options.out.parent}")
     if options.out is not None and options.out.is_dir():
         fail(f"--out: {options.out} is a folder")
+    if options.out is not None and options.out.exists() and not options.out.is_file():
+        fail(f"--out: {options.out} is no regular file")
+    if options.out is not None and not os.access(options.out.parent, os.W_OK):
+        fail(f"--out: nothing can be written to {options.out.parent}")
     if options.out is not None and options.out == options.out.with_suffix(".png"):
         fail(f"--out: {options.out} is where the chart goes; name the JSON file, without .png")
     run = partial(_networks if options.subject in NETWORKS else RUNS[options.subject], options)
@@ -71,26 +76,36 @@ def _networks(options: BenchmarkOptions, config: Config) -> int:
     """Training, inference, layers, or devices."""
     from parity.benchmark.chart import draw
 
-    results = _measured(config, _plan(options), layers=options.subject == "ops")
+    results = _measured(config, _plan(options), layers=options.subject == "ops", out=options.out)
     if options.out is not None:
-        results.save(options.out)
         draw(results, options.out.with_suffix(".png"))
     return 0
 
 
-def _measured(config: Config, plan: "Plan", *, layers: bool = False) -> "Results":
-    """What was measured, and printed."""
+def _measured(
+    config: Config, plan: "Plan", *, layers: bool = False, out: Path | None = None
+) -> "Results":
+    """What was measured, written, if it is to be, and printed."""
     from parity.benchmark import layers as alone
     from parity.benchmark import networks, scaling
-    from parity.benchmark.table import tables
 
     several = scaling if plan.subject == "scaling" else networks
     results = (alone if layers else several).measure(config, plan, say)
+    try:
+        if out is not None:
+            results.save(out)
+    finally:  # They are shown where they cannot be written, too.
+        _show(results)
+    return results
+
+
+def _show(results: "Results") -> None:
+    from parity.benchmark.table import tables
+
     for table in tables(results):
         console().print(table)
     versions = ", ".join(f"{name} {value}" for name, value in results.facts["versions"].items())
     console().print(f"{results.device}; {versions}", markup=False, highlight=False, soft_wrap=True)
-    return results
 
 
 def _plan(options: BenchmarkOptions) -> "Plan":

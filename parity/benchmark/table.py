@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from rich.table import Table
+from rich.text import Text
 
 from parity.benchmark.contender import HELD, LOADED, NEEDS_GPU
 from parity.benchmark.duel import duels
@@ -100,13 +101,20 @@ def loading(rows: Sequence[Row]) -> list[str]:
 
 def against_checkouts(rows: Sequence[Row]) -> list[str]:
     """How this checkout compares with others of the project, where both were measured."""
-    rates = {row.contender: row.rate for row in rows if row.failure is None}
+    measured = {row.contender: row for row in rows if row.failure is None}
     return [
-        f"{own}: {rates[own] / row.rate:.3f}× {row.contender}"
-        for row in rows
-        if row.checkout and row.contender in rates
-        if (own := row.contender.removeprefix(f"{row.checkout}: ")) in rates
+        f"{own}: {_turn_by_turn(measured[own], row)} {row.contender}"
+        for row in measured.values()
+        if row.checkout and (own := row.contender.removeprefix(f"{row.checkout}: ")) in measured
     ]
+
+
+def _turn_by_turn(one: Row, other: Row) -> str:
+    """How many times as fast one is, and the quartiles of that: drift cancels within a turn."""
+    turns = list(zip(one.samples, other.samples, strict=False))
+    ratios = Row(case="", contender="", precision="", samples=tuple(b / a for a, b in turns))
+    low, high = ratios.quartiles
+    return f"{ratios.median:.3f}× ({low:.3f} to {high:.3f}, turn by turn)"
 
 
 def spread(rows: Sequence[Row]) -> list[str]:
@@ -160,11 +168,11 @@ def remarks(results: Results, rows: Sequence[Row]) -> list[str]:
 def _table(
     title: str, headings: Sequence[str], content: Sequence[Sequence[str]], caption: str
 ) -> Table:
-    table = Table(title=title, caption=caption)
+    table = Table(title=Text(title, "table.title"), caption=Text(caption, "table.caption"))
     for n, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if n else "left")
+        table.add_column(heading, justify="right" if n else "left", overflow="fold")
     for line in content:
-        table.add_row(*line)
+        table.add_row(*map(Text, line))
     return table
 
 
