@@ -111,7 +111,7 @@ def test_a_cpu_computes_it_as_a_product():
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(
     ("dtype", "limit"),
-    [("float64", 1e-15), ("float32", 1e-6), ("float16", 1e-4), ("bfloat16", 1e-3)],
+    [("float64", 1e-15), ("float32", 1e-6), ("float16", 1e-4), ("bfloat16", 0)],
 )
 def test_channels_sums_are_what_a_kernel_to_one_channel_makes(dtype, limit: float):
     """In half precision rounded once: summed in it, they are off by 3.4e-4 and 2.7e-3.
