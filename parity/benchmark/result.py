@@ -2,6 +2,7 @@
 
 import json
 import statistics
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,14 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from unet_jax.draft import draft
+
+
+def quartiles(values: Sequence[float]) -> tuple[float, float]:
+    """What a quarter of them stays below, and above."""
+    if len(values) == 1:
+        return values[0], values[0]
+    low, _, high = statistics.quantiles(values, n=4, method="inclusive")
+    return low, high
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,10 +72,7 @@ class Row:
     @property
     def quartiles(self) -> tuple[float, float]:
         """Seconds a step that a quarter of the samples stayed below, and above."""
-        if len(self.samples) == 1:
-            return self.samples[0], self.samples[0]
-        low, _, high = statistics.quantiles(self.samples, n=4, method="inclusive")
-        return low, high
+        return quartiles(self.samples)
 
     @property
     def compilation(self) -> float:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from statistics import median
 
 from rich.table import Table
 from rich.text import Text
@@ -9,7 +10,7 @@ from rich.text import Text
 from parity.benchmark.contender import HELD, LOADED, NEEDS_GPU
 from parity.benchmark.duel import duels
 from parity.benchmark.layers import PARTS, lost
-from parity.benchmark.result import Results, Row
+from parity.benchmark.result import Results, Row, quartiles
 from parity.benchmark.scaling import modelled
 from parity.pages.findings import count
 
@@ -111,10 +112,9 @@ def against_checkouts(rows: Sequence[Row]) -> list[str]:
 
 def _turn_by_turn(one: Row, other: Row) -> str:
     """How many times as fast one is, and the quartiles of that: drift cancels within a turn."""
-    turns = list(zip(one.samples, other.samples, strict=False))
-    ratios = Row(case="", contender="", precision="", samples=tuple(b / a for a, b in turns))
-    low, high = ratios.quartiles
-    return f"{ratios.median:.3f}× ({low:.3f} to {high:.3f}, turn by turn)"
+    ratios = [b / a for a, b in zip(one.samples, other.samples, strict=False)]
+    low, high = quartiles(ratios)
+    return f"{median(ratios):.3f}× ({low:.3f} to {high:.3f}, turn by turn)"
 
 
 def spread(rows: Sequence[Row]) -> list[str]:
