@@ -11,7 +11,7 @@ from unet_jax.models.residual import encoder_stages
 from unet_jax.models.standardise import Alike, standardise
 
 PLATFORMS = pytest.mark.parametrize(
-    ("platform", "barriers"), [("cpu", 0), ("cuda", 2), ("tpu", 2)], ids=["cpu", "cuda", "tpu"]
+    ("platform", "barriers"), [("cpu", 0), ("cuda", 2), ("tpu", 0)], ids=["cpu", "cuda", "tpu"]
 )
 
 
@@ -20,28 +20,28 @@ def lowered(function, *args, platform: str) -> str:
 
 
 @PLATFORMS
-def test_sums_are_kept_apart_but_on_a_cpu(platform: str, barriers: int):
+def test_sums_are_kept_apart_on_a_gpu_alone(platform: str, barriers: int):
     text = lowered(pixel_sums, jnp.ones((2, 3, 4, 5)), platform=platform)
     assert text.count("stablehlo.optimization_barrier") == barriers
     assert text.count("stablehlo.reduce(") == max(barriers, 1)
 
 
 @PLATFORMS
-def test_two_sums_are_one_of_complex_numbers_but_on_a_cpu(platform: str, barriers: int):
+def test_two_sums_are_one_of_complex_numbers_on_a_gpu_alone(platform: str, barriers: int):
     x = jnp.ones((2, 3, 4, 5))
     text = lowered(lambda x: pixel_sums(x, x * x), x, platform=platform)
-    assert text.count("stablehlo.reduce(") == 2  # On a CPU one each; else of pieces, and of those.
+    assert text.count("stablehlo.reduce(") == 2  # On a GPU of pieces, and of those; else one each.
     assert text.count("stablehlo.complex") == (barriers > 0)
 
 
 @PLATFORMS
-def test_values_are_written_but_on_a_cpu(platform: str, barriers: int):
+def test_values_are_written_on_a_gpu_alone(platform: str, barriers: int):
     text = lowered(written, jnp.ones(3), platform=platform)
-    assert ("stablehlo.optimization_barrier" in text) is (barriers > 0)
+    assert text.count("stablehlo.optimization_barrier") == (barriers > 0)
 
 
 @PLATFORMS
-def test_the_decoders_tensors_are_written_but_on_a_cpu(platform: str, barriers: int):
+def test_the_decoders_tensors_are_written_on_a_gpu_alone(platform: str, barriers: int):
     model = ResidualUNet(channels=(2, 4), norm="none")
     image = jnp.ones((1, 8, 8, 3))
     text = lowered(model.init_with_output, jax.random.key(0), image, platform=platform)
@@ -62,7 +62,7 @@ def test_a_norms_gradient_is_summed_in_pieces_of_half_the_size(monkeypatch):
 
 
 @PLATFORMS
-def test_a_norms_sums_are_kept_apart_but_on_a_cpu(platform: str, barriers: int):
+def test_a_norms_sums_are_kept_apart_on_a_gpu_alone(platform: str, barriers: int):
     text = lowered(norms_gradient, jnp.ones((2, 8, 8, 3)), platform=platform)
     # Of a sixteenth, of all, and of the gradient.
     assert text.count("stablehlo.optimization_barrier") == 3 * barriers

@@ -27,6 +27,18 @@ def test_each_platform_has_its_own(platform: str, operation: str):
     assert f"stablehlo.{operation}" in text
 
 
+def test_a_cpu_computes_what_most_devices_do_unless_it_is_an_exception():
+    def squared(x: jax.Array) -> jax.Array:
+        return by_platform(x, cuda=lambda x: x + x, default=lambda x: x * x)
+
+    for platform, operation in (("cpu", "multiply"), ("tpu", "multiply"), ("cuda", "add")):
+        text = jax.jit(squared).trace(1.0).lower(lowering_platforms=(platform,)).as_text()
+        assert f"stablehlo.{operation}" in text
+    with cpu_alone():
+        alone = jax.make_jaxpr(squared)(1.0)
+    assert [equation.primitive.name for equation in alone.eqns] == ["mul"]
+
+
 def test_what_other_devices_compute_is_not_traced_for_a_cpu():
     assert CHOICE in str(jax.make_jaxpr(doubled)(1.0))
     with cpu_alone():

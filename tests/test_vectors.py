@@ -39,8 +39,8 @@ def test_the_tree_comes_back():
     jax.tree.map(np.testing.assert_array_equal, back, other)
 
 
-@pytest.mark.parametrize(("platform", "barriers"), [("cpu", 0), ("cuda", 2)])
-def test_what_is_cut_is_written_but_on_a_cpu(platform: str, barriers: int):
+@pytest.mark.parametrize(("platform", "barriers"), [("cpu", 0), ("cuda", 2), ("tpu", 0)])
+def test_what_is_cut_is_written_on_a_gpu_alone(platform: str, barriers: int):
     traced = jax.jit(tree_of).trace(vectors(TREE), TREE)
     text = traced.lower(lowering_platforms=(platform,)).as_text()
     assert text.count("stablehlo.optimization_barrier") == barriers  # Of kernels and the rest.

@@ -15,6 +15,7 @@ from jax.typing import ArrayLike
 
 from unet_jax.models.convolution import convolve
 from unet_jax.models.platforms import by_platform
+from unet_jax.models.transposed import transposed_convolve
 
 UpsampleKind = Literal["transposed", "bilinear"]
 SizePolicy = Literal["pad", "resize"]
@@ -121,10 +122,7 @@ def _folded(
 
 
 class UpConv(nn.Module):
-    """`torch.nn.ConvTranspose2d` with a 2×2 kernel and stride 2: doubles height and width.
-
-    No two windows overlap, so it is a convolution of one pixel and a reshape.
-    """
+    """`torch.nn.ConvTranspose2d` with a 2×2 kernel and stride 2: doubles height and width."""
 
     features: int
     dtype: Dtype = None
@@ -133,13 +131,9 @@ class UpConv(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         # PyTorch counts a transposed convolution's fan-in on its output side.
         init = uniform_fan_in(self.features * 4)
-        batch, height, width, in_features = x.shape
-        kernel = self.param("kernel", init, (2, 2, in_features, self.features))
+        kernel = self.param("kernel", init, (2, 2, x.shape[-1], self.features))
         bias = self.param("bias", init, (self.features,))
-        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
-        kernel = kernel.transpose(2, 0, 1, 3).reshape(1, 1, in_features, -1)
-        x = convolve(x, kernel, jnp.tile(bias, 4)).reshape(batch, height, width, 2, 2, -1)
-        return x.swapaxes(2, 3).reshape(batch, 2 * height, 2 * width, self.features)
+        return transposed_convolve(*promote_dtype(x, kernel, bias, dtype=self.dtype))
 
 
 def resize_bilinear(x: jax.Array, size: tuple[int, int], align_corners: bool) -> jax.Array:

@@ -1,7 +1,7 @@
 """How often XLA goes through values, an image's pixels above all. Images are [B, H, W, C].
 
-What it would do by itself is best for a CPU, and was slow on a GPU (docs/speed_gpu.md). A TPU is
-given the GPU's code, untried; in float64 it has no complex numbers for it.
+What it would do by itself is best for a CPU, and was slow on a GPU (docs/speed_gpu.md). For a TPU,
+where it fuses convolutions with all that is around them, it is left to do so (docs/speed_tpu.md).
 """
 
 from functools import partial
@@ -18,11 +18,11 @@ Sums = tuple[jax.Array, ...]
 
 
 def written(values: Tree) -> Tree:
-    """The same values. On a CPU nothing is done; elsewhere they are in memory before they are used.
+    """The same values; on an NVIDIA GPU, they are in memory before they are used.
 
     XLA would compute them anew, or in another order, within whatever they are used for.
     """
-    return by_platform(values, cpu=lambda values: values, default=lax.optimization_barrier)
+    return by_platform(values, cuda=lax.optimization_barrier, default=lambda values: values)
 
 
 PIECE = 2**10
@@ -36,7 +36,7 @@ with fewer, some of a GPU's multiprocessors have nothing to do."""
 def pixel_sums(one: jax.Array, other: jax.Array | None = None, *, read: int = 1) -> Sums:
     """Of each channel of each image, of one or two of the same type, in one pass.
 
-    Some rows at a time, except on a CPU: of small images XLA has a GPU write each value to memory
+    On an NVIDIA GPU, some rows at a time: of small images XLA has a GPU write each value to memory
     before it sums them; and if these sums are summed, too, it goes through all pixels once more.
 
     Args:
@@ -49,7 +49,7 @@ def pixel_sums(one: jax.Array, other: jax.Array | None = None, *, read: int = 1)
     """
     values = (one,) if other is None else (one, other)
     by_pieces = partial(_by_pieces, read=read)
-    return by_platform(*values, cpu=_at_once, default=by_pieces)
+    return by_platform(*values, cuda=by_pieces, default=_at_once)
 
 
 def _at_once(*values: jax.Array) -> Sums:

@@ -1,4 +1,4 @@
-"""What a CPU computes otherwise than a GPU or TPU, and for which of them it is traced.
+"""What is computed otherwise on one kind of device than on others, and for which it is traced.
 
 For all, as a rule: which one is meant is known only when a program is lowered. Where it is known
 before, as it is for the steps of a training, tracing the others' part would be a ninth of what it
@@ -19,11 +19,17 @@ Computed = Callable[..., Any]
 _cpu_alone = jax.make_user_context(default_value=False)
 
 
-def by_platform(*args: Any, cpu: Computed, default: Computed) -> Any:
-    """`jax.lax.platform_dependent`: `cpu(*args)` on a CPU, `default(*args)` elsewhere."""
+def by_platform(*args: Any, default: Computed, **special: Computed) -> Any:
+    """`jax.lax.platform_dependent`: `special[platform](*args)` there, `default(*args)` elsewhere.
+
+    Args:
+      args: What it is computed from.
+      default: What is computed where nothing else is given.
+      special: By platform: `cpu`, `cuda`, `rocm` or `tpu`.
+    """
     if _cpu_alone.value:
-        return cpu(*args)
-    return lax.platform_dependent(*args, cpu=cpu, default=default)
+        return special.get("cpu", default)(*args)
+    return lax.platform_dependent(*args, default=default, **special)
 
 
 @contextlib.contextmanager
