@@ -283,9 +283,16 @@ def test_a_wrong_layer_is_refused(wrong, run, monkeypatch, capsys):
     assert said.splitlines()[-1].startswith(error)
 
 
-def test_ctrl_c_ends_all_processes(tmp_path):
+@pytest.mark.parametrize(
+    ("number", "send", "status"),
+    [(signal.SIGINT, os.killpg, 130), (signal.SIGTERM, os.kill, 143)],
+    ids=["Ctrl-C", "SIGTERM"],
+)
+def test_a_signal_ends_all_processes_and_nothing_is_left(number, send, status, tmp_path):
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
     arguments = [sys.executable, str(SCRIPT), *command("train", "--samples", "1000000")]
-    environment = os.environ | {"PYTHONPATH": str(SCRIPT.parents[1])}
+    environment = os.environ | {"PYTHONPATH": str(SCRIPT.parents[1]), "TMPDIR": str(temporary)}
     process = subprocess.Popen(
         [*arguments, "--contenders", "eager", "--out", str(tmp_path / "out.json")],
         env=environment,
@@ -303,15 +310,17 @@ def test_ctrl_c_ends_all_processes(tmp_path):
         children = psutil.Process(process.pid).children(recursive=True)
         assert children
         time.sleep(0.5)
-        os.killpg(process.pid, signal.SIGINT)
+        assert list(temporary.iterdir())  # Weights.
+        send(process.pid, number)
         _, rest = process.communicate(timeout=60)
-        assert process.returncode == 130
+        assert process.returncode == status
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
     assert "Traceback" not in rest
     assert psutil.wait_procs(children, timeout=10)[1] == []
     assert not (tmp_path / "out.json").exists()
+    assert [*temporary.iterdir()] == []
 
 
 def test_files_of_results_are_json(results):

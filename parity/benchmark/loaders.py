@@ -44,10 +44,14 @@ def _data(options: BenchmarkOptions, config: Config) -> tuple[Table, Any]:
     table = Table(title=_title(config))
     table.add_column("stage")
     table.add_column("images/s: median (range)", justify="right")
-    table.add_column("to PyTorch's", justify="right")
+    torch = rates.get(data.TORCH)
+    if torch is None:
+        table.caption = "PyTorch's loader reads files; this set is rendered, and has none."
+    else:
+        table.add_column("to PyTorch's", justify="right")
     for name, rate in rates.items():
-        ratio = f"{rate.median / rates[data.TORCH].median:,.1f}×" if data.TORCH in rates else "–"
-        table.add_row(name, str(rate), ratio)
+        ratio = [f"{rate.median / torch.median:,.1f}×"] if torch else []
+        table.add_row(name, str(rate), *ratio)
     return table, {name: rate._asdict() for name, rate in rates.items()}
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from parity.benchmark.options import NETWORKS, BenchmarkOptions
-from parity.benchmark.stopped import Stopped
+from parity.benchmark.stopped import Stopped, ended_by_sigterm
 from unet_jax.cli import INTERRUPTED, fail
 from unet_jax.config import Config
 
@@ -32,6 +32,9 @@ def benchmark(options: BenchmarkOptions, config: Config) -> int:
     Returns:
       The exit status: 0 when done, 1 where contenders disagree or something got slower, 130 when
       Ctrl-C ended it.
+
+    Raises:
+      SystemExit: SIGTERM ended it, or it cannot be done.
     """
     logging.getLogger("absl").setLevel(logging.ERROR)
     if options.out is not None and not options.out.parent.is_dir():
@@ -46,7 +49,8 @@ def benchmark(options: BenchmarkOptions, config: Config) -> int:
         fail(f"--out: {options.out} is where the chart goes; name the JSON file, without .png")
     run = partial(_networks if options.subject in NETWORKS else RUNS[options.subject], options)
     try:
-        return run(config)
+        with ended_by_sigterm():
+            return run(config)
     except Stopped as stopped:
         print(f"error: {stopped}", file=sys.stderr)
         return REFUSED
