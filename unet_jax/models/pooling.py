@@ -1,19 +1,22 @@
-"""Max pooling with a gradient of comparisons. Images are [B, H, W, C].
+"""Max pooling, whose gradient is of comparisons but on a TPU. Images are [B, H, W, C].
 
 XLA's own looks for each maximum's place in its window once more, with code that a CPU runs slowly
-(docs/speed_cpu.md). On other devices it has not been compared with ours.
+(docs/speed_cpu.md). A TPU has an operation for it, and would write ours to memory more than once
+(docs/speed_tpu.md). On a GPU the two have not been compared.
 """
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from unet_jax.models.platforms import by_platform
 
-@jax.custom_vjp
+
 def max_pool(x: jax.Array) -> jax.Array:
     """`torch.nn.functional.max_pool2d` over 2×2 pixels; it can be differentiated in reverse only.
 
     Where several of four are the largest, the first one has the gradient, as in PyTorch. Where one
-    is not a number, neither is the result, and the last one has the gradient.
+    is not a number, neither is the result; the last one has the gradient, on a TPU any one.
 
     Args:
       x: [B, H, W, C].
@@ -21,12 +24,21 @@ def max_pool(x: jax.Array) -> jax.Array:
     Returns:
       [B, ⌊H / 2⌋, ⌊W / 2⌋, C].
     """
+    return by_platform(x, tpu=_by_windows, default=_by_quarters)
+
+
+def _by_windows(x: jax.Array) -> jax.Array:
+    return nn.max_pool(x, (2, 2), strides=(2, 2))
+
+
+@jax.custom_vjp
+def _by_quarters(x: jax.Array) -> jax.Array:
     one, two, three, four = _quarters(x)
     return jnp.maximum(jnp.maximum(one, two), jnp.maximum(three, four))
 
 
 def _forward(x: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    y = max_pool(x)
+    y = _by_quarters(x)
     one, two, three, _ = (quarter == y for quarter in _quarters(x))
     first = jnp.where(one, 0, jnp.where(two, 1, jnp.where(three, 2, 3))).astype(jnp.int8)
     return y, (x, first)
@@ -42,7 +54,7 @@ def _backward(saved: tuple[jax.Array, jax.Array], g: jax.Array) -> tuple[jax.Arr
     return (jnp.pad(by_x, ((0, 0), *odd, (0, 0))),)
 
 
-max_pool.defvjp(_forward, _backward)
+_by_quarters.defvjp(_forward, _backward)
 
 
 def _quarters(x: jax.Array) -> list[jax.Array]:
