@@ -16,11 +16,12 @@ ALIKE = pytest.mark.parametrize("alike", [Alike(), Alike(groups=3)], ids=["batch
 SHAPE = (2, 40, 30, 6)
 
 
-@pytest.fixture(params=["a CPU's code", "other devices'"])
+@pytest.fixture(params=["a CPU's code", "a GPU's", "a TPU's"])
 def code(request, monkeypatch):
-    """Both, run on a CPU."""
+    """All of them, run on a CPU."""
     if request.param != "a CPU's code":
         monkeypatch.setattr(norms, "_by_squares", norms._shifted)
+    if request.param == "a GPU's":
         monkeypatch.setattr(passes, "_at_once", passes._by_pieces)
 
 

@@ -9,7 +9,7 @@ import torch
 from unet_jax.models import transposed
 from unet_jax.models.transposed import transposed_convolve
 
-CODE = pytest.mark.parametrize("code", [transposed._by_pixels, transposed._by_windows])
+CODE = pytest.mark.parametrize("code", [transposed._by_pixels, transposed._directly])
 
 
 def drawn() -> list[np.ndarray]:
@@ -41,6 +41,17 @@ def test_half_precision_stays_half(code, dtype):
     *given, g = (jnp.asarray(each, dtype) for each in drawn())
     y, back = jax.vjp(code, *given)
     assert {each.dtype for each in (y, *back(g))} == {jnp.dtype(dtype)}
+
+
+@CODE
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16], ids=["bfloat16", "float16"])
+def test_a_biass_gradient_is_summed_in_more_than_half_precision(code, dtype):
+    """Of 30,000 ones: either type counts no further than to 2,048, one by one."""
+    given = jnp.zeros((1, 75, 100, 1)), jnp.zeros((2, 2, 1, 1)), jnp.zeros(1)
+    x, kernel, bias = (each.astype(dtype) for each in given)
+    back = jax.vjp(code, x, kernel, bias)[1]
+    [by_bias] = back(jnp.ones((1, 150, 200, 1), dtype))[2]
+    assert by_bias == jnp.asarray(30000, dtype)
 
 
 @pytest.mark.parametrize(("platform", "windows"), [("cpu", 0), ("cuda", 0), ("tpu", 3)])

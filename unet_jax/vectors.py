@@ -39,7 +39,7 @@ def vectors(tree: Any) -> Vectors:
 def tree_of(found: Vectors, like: Any) -> Any:
     """Undoes `vectors`: a tree with the structure and the shapes of `like`.
 
-    Except on a CPU, a vector is in memory before it is cut: else XLA might compute all of it anew
+    On an NVIDIA GPU a vector is in memory before it is cut: else XLA might compute all of it anew
     for each piece.
     """
     leaves, structure = jax.tree.flatten(like)

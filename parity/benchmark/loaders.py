@@ -44,13 +44,13 @@ def _data(options: BenchmarkOptions, config: Config) -> tuple[Table, Any]:
     table = Table(title=_title(config))
     table.add_column("stage")
     table.add_column("images/s: median (range)", justify="right")
-    torch = rates.get(data.TORCH)
-    if torch is None:
-        table.caption = "PyTorch's loader reads files; this set is rendered, and has none."
+    theirs = rates.get(data.TORCH)
+    if theirs is None:
+        table.caption = "This set is rendered: there are no files for PyTorch's loader."
     else:
         table.add_column("to PyTorch's", justify="right")
     for name, rate in rates.items():
-        ratio = [f"{rate.median / torch.median:,.1f}×"] if torch else []
+        ratio = [] if theirs is None else [f"{rate.median / theirs.median:,.1f}×"]
         table.add_row(name, str(rate), *ratio)
     return table, {name: rate._asdict() for name, rate in rates.items()}
 

@@ -4,6 +4,7 @@ import contextlib
 import signal
 from collections.abc import Iterator
 from types import FrameType
+from typing import NoReturn
 
 
 class Stopped(Exception):
@@ -12,7 +13,7 @@ class Stopped(Exception):
 
 @contextlib.contextmanager
 def ended_by_sigterm() -> Iterator[None]:
-    """SIGTERM ends what runs in here as an exception does: with its processes and its files."""
+    """SIGTERM raises SystemExit in here: processes are ended, temporary files removed."""
     before = signal.signal(signal.SIGTERM, _end)
     try:
         yield
@@ -20,5 +21,5 @@ def ended_by_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _end(number: int, frame: FrameType | None) -> None:
+def _end(number: int, frame: FrameType | None) -> NoReturn:
     raise SystemExit(128 + number)  # As a shell reports it.

@@ -1,4 +1,4 @@
-"""What is computed otherwise on one kind of device than on others, and for which it is traced.
+"""Code that one kind of device alone runs, and which devices a program is traced for.
 
 For all, as a rule: which one is meant is known only when a program is lowered. Where it is known
 before, as it is for the steps of a training, tracing the others' part would be a ninth of what it
@@ -25,7 +25,7 @@ def by_platform(*args: Any, default: Computed, **special: Computed) -> Any:
     Args:
       args: What it is computed from.
       default: What is computed where nothing else is given.
-      special: By platform: `cpu`, `cuda`, `rocm` or `tpu`.
+      special: By platform: `cpu`, `cuda` or `tpu`.
     """
     if _cpu_alone.value:
         return special.get("cpu", default)(*args)

@@ -1,4 +1,4 @@
-"""Max pooling, whose gradient is of comparisons but on a TPU. Images are [B, H, W, C].
+"""Max pooling, whose gradient is computed by comparisons, except on a TPU. Images are [B, H, W, C].
 
 XLA's own looks for each maximum's place in its window once more, with code that a CPU runs slowly
 (docs/speed_cpu.md). A TPU has an operation for it, and would write ours to memory more than once
@@ -16,7 +16,7 @@ def max_pool(x: jax.Array) -> jax.Array:
     """`torch.nn.functional.max_pool2d` over 2×2 pixels; it can be differentiated in reverse only.
 
     Where several of four are the largest, the first one has the gradient, as in PyTorch. Where one
-    is not a number, neither is the result; the last one has the gradient, on a TPU any one.
+    is not a number, neither is the result; the last of the four has the gradient, on a TPU any.
 
     Args:
       x: [B, H, W, C].

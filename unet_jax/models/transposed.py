@@ -9,7 +9,8 @@ from jax import lax
 from unet_jax.models.convolution import convolve
 from unet_jax.models.platforms import by_platform
 
-Pair = tuple[jax.Array, jax.Array]
+Given = tuple[jax.Array, jax.Array, jax.Array]
+"""x, kernel and bias, or their gradients."""
 
 
 def transposed_convolve(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
@@ -25,7 +26,7 @@ def transposed_convolve(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax
     Returns:
       [B, 2H, 2W, O].
     """
-    return by_platform(x, kernel, bias, tpu=_by_windows, default=_by_pixels)
+    return by_platform(x, kernel, bias, tpu=_directly, default=_by_pixels)
 
 
 def _by_pixels(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
@@ -36,35 +37,33 @@ def _by_pixels(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
     return x.swapaxes(2, 3).reshape(batch, 2 * height, 2 * width, -1)
 
 
-def _by_windows(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
-    """As it is defined: XLA would have a TPU copy channels that become pixels, both ways."""
-    return _spread(x, kernel.swapaxes(2, 3)) + bias.reshape(1, 1, 1, -1)
+@jax.custom_vjp
+def _directly(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+    """As it is defined: XLA would have a TPU copy channels into pixels, forward and backward."""
+    batch, height, width, _ = x.shape
+    y = jax.ShapeDtypeStruct((batch, 2 * height, 2 * width, kernel.shape[-1]), x.dtype)
+    [y] = jax.linear_transpose(lambda y: _strided(y, kernel), y)(x)
+    return y + bias.reshape(1, 1, 1, -1)
 
 
-def _gathered(y: jax.Array, kernel: jax.Array) -> jax.Array:
-    """[B, 2H, 2W, O], by [2, 2, O, I] -> [B, H, W, I], which `_spread` is the transpose of."""
-    order = ("NHWC", "HWIO", "NHWC")
+def _strided(y: jax.Array, kernel: jax.Array) -> jax.Array:
+    """[B, 2H, 2W, O], by [2, 2, I, O] -> [B, H, W, I], which the above is the transpose of."""
+    order = ("NHWC", "HWOI", "NHWC")
     return lax.conv_general_dilated(y, kernel, (2, 2), "VALID", dimension_numbers=order)
 
 
-@jax.custom_vjp
-def _spread(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """[B, H, W, I], by [2, 2, O, I] -> [B, 2H, 2W, O]."""
-    batch, height, width, _ = x.shape
-    y = jax.ShapeDtypeStruct((batch, 2 * height, 2 * width, kernel.shape[2]), x.dtype)
-    [y] = jax.linear_transpose(partial(_gathered, kernel=kernel), y)(x)
-    return y
+def _forward(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> tuple[jax.Array, Given]:
+    return _directly(x, kernel, bias), (x, kernel, bias)
 
 
-def _forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, Pair]:
-    return _spread(x, kernel), (x, kernel)
+def _backward(given: Given, g: jax.Array) -> Given:
+    """By differentiation, XLA would have a TPU reverse all of g for the kernel's gradient.
+
+    In half precision, too, the bias's is summed in float32.
+    """
+    x, kernel, _ = given
+    [by_kernel] = jax.linear_transpose(partial(_strided, g), kernel)(x)
+    return _strided(g, kernel), by_kernel, jnp.sum(g, (0, 1, 2))
 
 
-def _backward(saved: Pair, g: jax.Array) -> Pair:
-    """By differentiation, XLA would have a TPU turn g around for the kernel's."""
-    x, kernel = saved
-    [by_kernel] = jax.linear_transpose(partial(_gathered, g), kernel)(x)
-    return _gathered(g, kernel), by_kernel
-
-
-_spread.defvjp(_forward, _backward)
+_directly.defvjp(_forward, _backward)
