@@ -48,8 +48,13 @@ def _directly(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
 
 def _strided(y: jax.Array, kernel: jax.Array) -> jax.Array:
     """[B, 2H, 2W, O], by [2, 2, I, O] -> [B, H, W, I], which the above is the transpose of."""
-    order = ("NHWC", "HWOI", "NHWC")
-    return lax.conv_general_dilated(y, kernel, (2, 2), "VALID", dimension_numbers=order)
+    return lax.conv_general_dilated(
+        y,
+        kernel,
+        window_strides=(2, 2),
+        padding="VALID",
+        dimension_numbers=("NHWC", "HWOI", "NHWC"),
+    )
 
 
 def _forward(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> tuple[jax.Array, Given]:
