@@ -1,5 +1,6 @@
 """Our gradients of a convolution against XLA's."""
 
+import contextlib
 from functools import partial
 
 import jax
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from parity.row import relative_error
-from unet_jax.models import convolution, passes
+from unet_jax.models import convolution, kernel_products, passes
 from unet_jax.models.convolution import FEW, convolve, xla_alone
 
 
@@ -42,6 +43,45 @@ def test_gradients_are_xlas(
     # Sums of at most 300 products in another order.
     for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(xlas), strict=True):
         assert relative_error(np.asarray(a), np.asarray(b)) <= 1e-14
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("band", [1, 600, 10**6], ids=["a row", "some rows", "an image"])
+@pytest.mark.parametrize("size", [(8, 12), (9, 13), (7, 10)], ids=str)
+@pytest.mark.parametrize(("side", "stride"), [(1, 2), (3, 1), (3, 2), (3, 3), (5, 2)])
+def test_a_kernels_gradient_is_the_sum_over_bands(
+    side: int, stride: int, size: tuple[int, int], band: int, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(kernel_products, "BAND", band)
+    monkeypatch.setattr(kernel_products, "WHOLE", 0)
+    keys = jax.random.split(jax.random.key(0), 2)
+    x = jax.random.normal(keys[0], (2, *size, 8), jnp.float64)
+    g = jax.random.normal(keys[1], (2, *(-(-n // stride) for n in size), 3), jnp.float64)
+    by_products = partial(kernel_products.kernel_by_products, x, g, side=side, stride=stride)
+    loops = str(jax.make_jaxpr(partial(by_products, banded=True))()).count("scan[")
+    assert loops == 1
+    xlas = convolution._kernel_by_convolution(x, g, side=side, stride=stride)
+    assert relative_error(np.asarray(by_products(banded=True)), np.asarray(xlas)) <= 1e-14
+
+
+@pytest.mark.parametrize(
+    ("height", "most", "rows"), [(256, 10, 8), (9, 8, 3), (7, 6, 1), (7, 7, 7), (7, 0, 1)]
+)
+def test_a_bands_rows_divide_the_height(height: int, most: int, rows: int):
+    assert kernel_products._rows(height, most) == rows
+
+
+def test_only_large_images_of_what_is_not_divided_are_gone_through_in_a_loop():
+    def loops(height: int, *, alone: bool) -> int:
+        by_kernel = jax.grad(lambda x, kernel: convolve(x, kernel).sum(), argnums=1)
+        given = jnp.zeros((2, height, 256, 64), jnp.float64), jnp.zeros((3, 3, 64, 64), jnp.float64)
+        with xla_alone() if alone else contextlib.nullcontext():
+            return str(jax.make_jaxpr(by_kernel)(*given)).count("scan[")
+
+    with jax.enable_x64(True):  # Which no library computes.
+        assert loops(16, alone=False) == 1
+        assert loops(8, alone=False) == 0
+        assert loops(16, alone=True) == 0
 
 
 def lowered(gradient, *shapes, platform: str, dtype=jnp.float32) -> str:

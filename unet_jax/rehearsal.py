@@ -8,7 +8,6 @@ import jax
 import numpy as np
 from rich.table import Table
 
-from unet_jax import onednn
 from unet_jax.batch import Batch
 from unet_jax.config import Config
 from unet_jax.draws import draw, geometric, photometric
@@ -64,7 +63,8 @@ def rehearse(
       init: Gives the first state, of which `params` are the parameters; is traced, and run once.
       batch: As in training, from `random_batch`.
       parallel: Which devices.
-      counted: The same step by XLA alone: what a library does is not counted. None: it is.
+      counted: The same step by XLA alone: what a library does is not counted, and what is in a loop
+        once. None: it is the same.
       seconds: About how long to run it, after a first step.
     """
     state, batch = jax.eval_shape(init), parallel.divide(batch)
@@ -121,8 +121,9 @@ def rehearse_training(
     init = recipe.first(config.train.seed, config.data.size)
     batch = random_batch(config, classes, hosts=jax.process_count())
     # A function of its own: one that was traced is not traced again.
-    alone = parallel.train(traced_in(xla_alone, recipe.train)) if onednn.available() else None
-    result = rehearse(parallel.train(recipe.train), init, batch, parallel=parallel, counted=alone)
+    counted = parallel.train(traced_in(xla_alone, recipe.train))
+    step = parallel.train(recipe.train)
+    result = rehearse(step, init, batch, parallel=parallel, counted=counted)
     return rehearsal_table(result, config, named(parallel.devices), remat=remat)
 
 

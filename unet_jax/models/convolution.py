@@ -2,11 +2,11 @@
 
 There, float32 is oneDNN's where that is installed, but for a kernel of one pixel with a stride;
 large 3×3 ones take half the products (`unet_jax/onednn/winograd.py`). Else, a kernel's gradient is
-computed as matrix products: XLA has it as a convolution with a window of the whole image, for which
-its CPU backend has no good code. On a GPU convolutions are cuDNN's; what follows is kept from being
-fused with them badly (docs/speed_gpu.md). For XLA, on any device, a kernel of one pixel without a
-stride is a matrix product, forward and backward; but one to a single channel and its gradient are
-sums where they are not a CPU's.
+computed as matrix products (`kernel_products.py`): XLA has it as a convolution with a window of the
+whole image, for which its CPU backend has no good code. On a GPU convolutions are cuDNN's; what
+follows is kept from being fused with them badly (docs/speed_gpu.md). For XLA, on any device, a
+kernel of one pixel without a stride is a matrix product, forward and backward; but one to a single
+channel and its gradient are sums where they are not a CPU's.
 """
 
 import contextlib
@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from unet_jax import onednn
+from unet_jax.models.kernel_products import kernel_by_products
 from unet_jax.models.passes import pixel_sums, written
 from unet_jax.models.platforms import Computed, by_platform
 
@@ -51,18 +52,22 @@ def convolve(
     assert added is None or added.dtype == x.dtype
     # Of 1×1 kernels and a stride, oneDNN 3.2 gets gradients wrong: 3 channels, 8×12, stride 2.
     sound = kernel.shape[0] > 1 or stride == 1
-    wanted = sound and x.dtype == jnp.float32 and _by_onednn.value and onednn.available()
+    wanted = sound and x.dtype == jnp.float32 and _freely.value and onednn.available()
     library = onednn.passes(x.shape, kernel.shape, stride) if wanted else None
     return _convolve((x, kernel, bias, added), stride, library)
 
 
-_by_onednn = jax.make_user_context(default_value=True)
+_freely = jax.make_user_context(default_value=True)
 
 
 @contextlib.contextmanager
 def xla_alone() -> Iterator[None]:
-    """What is traced in here calls no library, so that it can be run where there is none."""
-    with _by_onednn(False):
+    """What is traced in here calls no library, so that it can be run where there is none.
+
+    Nor does a loop go through images, so that they can be divided among devices, and products be
+    counted.
+    """
+    with _freely(False):
         yield
 
 
@@ -123,7 +128,7 @@ def _backward(stride: int, library: Library, given: Given, g: jax.Array) -> tupl
             input_on_cpu = partial(_input_by_blocks, shape=x.shape, stride=stride)
         # XLA has a kernel of one pixel without a stride as a product already.
         if inputs >= FEW and not side == stride == 1:
-            products = partial(_kernel_by_products, side=side, stride=stride)
+            products = partial(kernel_by_products, side=side, stride=stride, banded=_freely.value)
             weights_on_cpu = partial(_weights, by_kernel=products, biased=biased)
 
     by_x = _choose(input_on_cpu, by_input, g, kernel)
@@ -247,22 +252,3 @@ def _input_by_blocks(
     x = x.reshape(batch, rows * stride, columns * stride, inputs)
     x = jnp.pad(x, ((0, 0), (0, stride), (0, stride), (0, 0)))  # What no window has reached.
     return x[:, pad : pad + height, pad : pad + width]
-
-
-def _kernel_by_products(x: jax.Array, g: jax.Array, *, side: int, stride: int) -> jax.Array:
-    """The kernel's gradient, a row at a time, as the product of x's and g's pixels.
-
-    `stride` pixels of x beside each other make one column of a matrix, and g beside itself, moved
-    by every number of such blocks that the kernel spans, one of the other.
-    """
-    (batch, height, width, outputs), inputs = g.shape, x.shape[-1]
-    taps, pad = -(-side // stride), side // 2
-    blocks = width + taps - 1
-    x = jnp.pad(x, ((0, 0), (pad, pad), (pad, max(blocks * stride - x.shape[2] - pad, 0)), (0, 0)))
-    x = x[:, :, : blocks * stride].reshape(batch, -1, blocks, stride * inputs)
-    moved = [jnp.pad(g, ((0, 0), (0, 0), (m, taps - 1 - m), (0, 0))) for m in range(taps)]
-    wide = jnp.concatenate(moved, axis=-1)
-    tall = stride * (height - 1) + 1
-    rows = [jnp.einsum("bhwi,bhwo->io", x[:, i : i + tall : stride], wide) for i in range(side)]
-    kernel = jnp.stack(rows).reshape(side, stride, inputs, taps, outputs)
-    return kernel.transpose(0, 3, 1, 2, 4).reshape(side, -1, inputs, outputs)[:, :side]
