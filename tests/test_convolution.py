@@ -46,13 +46,14 @@ def test_gradients_are_xlas(
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("band", [1, 600, 10**6], ids=["a row", "some rows", "an image"])
+@pytest.mark.parametrize("most", [1, 4, 100], ids=["a row", "some rows", "an image"])
 @pytest.mark.parametrize("size", [(8, 12), (9, 13), (7, 10)], ids=str)
 @pytest.mark.parametrize(("side", "stride"), [(1, 2), (3, 1), (3, 2), (3, 3), (5, 2)])
 def test_a_kernels_gradient_is_the_sum_over_bands(
-    side: int, stride: int, size: tuple[int, int], band: int, monkeypatch: pytest.MonkeyPatch
+    side: int, stride: int, size: tuple[int, int], most: int, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(kernel_products, "BAND", band)
+    divide = kernel_products._rows
+    monkeypatch.setattr(kernel_products, "_rows", lambda height, _: divide(height, most))
     monkeypatch.setattr(kernel_products, "WHOLE", 0)
     keys = jax.random.split(jax.random.key(0), 2)
     x = jax.random.normal(keys[0], (2, *size, 8), jnp.float64)
@@ -72,16 +73,19 @@ def test_a_bands_rows_divide_the_height(height: int, most: int, rows: int):
 
 
 def test_only_large_images_of_what_is_not_divided_are_gone_through_in_a_loop():
-    def loops(height: int, *, alone: bool) -> int:
+    def loops(height: int, width: int = 256, channels: int = 64, *, alone: bool = False) -> int:
         by_kernel = jax.grad(lambda x, kernel: convolve(x, kernel).sum(), argnums=1)
-        given = jnp.zeros((2, height, 256, 64), jnp.float64), jnp.zeros((3, 3, 64, 64), jnp.float64)
+        shapes = (2, height, width, channels), (3, 3, channels, channels)
+        given = [jax.ShapeDtypeStruct(shape, jnp.float64) for shape in shapes]
         with xla_alone() if alone else contextlib.nullcontext():
             return str(jax.make_jaxpr(by_kernel)(*given)).count("scan[")
 
     with jax.enable_x64(True):  # Which no library computes.
-        assert loops(16, alone=False) == 1
-        assert loops(8, alone=False) == 0
+        assert loops(16) == 1
+        assert loops(8) == 0
         assert loops(16, alone=True) == 0
+        assert loops(36, 56, 512) == 1
+        assert loops(37, 56, 512) == 0  # All of the kernel would be written for each row.
 
 
 def lowered(gradient, *shapes, platform: str, dtype=jnp.float32) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,7 @@ from jax.core import Tracer
 from rich.console import Console
 
 import parity.rehearsal
-from unet_jax import rehearsal
+from unet_jax import onednn, rehearsal
 from unet_jax.config import (
     AugmentConfig,
     Config,
@@ -30,6 +31,7 @@ from unet_jax.config import (
 )
 from unet_jax.datasets import open_dataset
 from unet_jax.describe import describe
+from unet_jax.models import kernel_products
 from unet_jax.parallel import choose
 from unet_jax.pipeline import Pipeline
 from unet_jax.rehearsal import random_batch, rehearse, time_steps
@@ -151,6 +153,16 @@ def test_a_training_step_costs_about_three_forward_passes(framework, measured):
     assert result.activation_bytes > result.parameter_bytes + outputs
     assert result.free_bytes > 1e6
     assert result.speed is not None
+
+
+def test_all_products_of_a_loop_are_counted(measured, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(onednn, "available", lambda: False)
+    whole = measured("jax", TINY).flops
+    monkeypatch.setattr(kernel_products, "WHOLE", 0)
+    looped = Mock(wraps=kernel_products._over_bands)
+    monkeypatch.setattr(kernel_products, "_over_bands", looped)
+    assert measured("jax", TINY).flops == whole
+    assert looped.called
 
 
 @pytest.mark.parametrize("framework", ["jax", "torch"])

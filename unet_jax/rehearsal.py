@@ -63,7 +63,7 @@ def rehearse(
       init: Gives the first state, of which `params` are the parameters; is traced, and run once.
       batch: As in training, from `random_batch`.
       parallel: Which devices.
-      counted: The same step by XLA alone: what a library does is not counted, and what is in a loop
+      counted: The same step by XLA alone: a library's work is not counted, and a loop's body
         once. None: it is the same.
       seconds: About how long to run it, after a first step.
     """

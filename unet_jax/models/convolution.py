@@ -65,7 +65,7 @@ def xla_alone() -> Iterator[None]:
     """What is traced in here calls no library, so that it can be run where there is none.
 
     Nor does a loop go through images, so that they can be divided among devices, and products be
-    counted.
+    counted, if the backward pass is traced in here, too.
     """
     with _freely(False):
         yield

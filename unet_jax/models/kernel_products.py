@@ -7,8 +7,9 @@ import jax.numpy as jnp
 from jax import lax
 
 BAND = 2**19
-"""Values that a band's products are of, at most, unless a kernel has more: two megabytes, which a
-CPU's caches hold from where they are copied to where they are multiplied (docs/speed_cpu.md)."""
+"""Values that a band's products are of, at most, unless a kernel or a single row has more: two
+megabytes of float32, which a CPU's caches hold from where they are copied to where they are
+multiplied (docs/speed_cpu.md)."""
 WHOLE = 2**21
 """Values up to which one band is quicker than a loop over several."""
 
@@ -37,9 +38,10 @@ def kernel_by_products(
     x = jnp.pad(x, ((0, 0), (pad, pad), (pad, max(blocks * stride - x.shape[2] - pad, 0)), (0, 0)))
     x = x[:, :, : blocks * stride].reshape(batch, -1, blocks, stride * inputs)
     products = partial(_products, side=side, stride=stride, taps=taps)
-    row = blocks * (stride * inputs + taps * outputs)
-    if banded and batch * height * row > WHOLE:
-        rows = _rows(height, max(BAND, side**2 * inputs * outputs) // row)
+    row, result = blocks * (stride * inputs + taps * outputs), side**2 * inputs * outputs
+    rows = _rows(height, max(BAND, result) // row)
+    # The result is read and written for each band, which has to be worth it.
+    if banded and batch * height * row > WHOLE and 4 * rows * row > result:
         kernel = _over_bands(products, x, g, rows, side, stride)
     else:
         kernel = products(x, g)
