@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from unet_jax.models.platforms import Computed
+
 BAND = 2**19
 """Values that a band's products are of, at most, unless a kernel or a single row has more: two
 megabytes of float32, which a CPU's caches hold from where they are copied to where they are
@@ -59,7 +61,7 @@ def _products(x: jax.Array, g: jax.Array, *, side: int, stride: int, taps: int) 
 
 
 def _over_bands(
-    products: "partial[jax.Array]", x: jax.Array, g: jax.Array, rows: int, side: int, stride: int
+    products: Computed, x: jax.Array, g: jax.Array, rows: int, side: int, stride: int
 ) -> jax.Array:
     """The sum of what is found in each band of so many of g's rows, of one image."""
     bands = g.shape[1] // rows
