@@ -310,17 +310,6 @@ def test_nothing_beyond_an_array_is_read(given: dict[str, jax.Array], message: s
         calls.forward(x, kernel, **{"bias": None, "added": None, **given}, stride=1)
 
 
-def test_groups_have_kernels_and_biases_of_their_own():
-    x, kernel, bias = drawn((1, 4, 6, 2, 8), (2, 1, 3, 8, 4), (2, 4))
-    y = calls.forward(x, kernel, bias, None, stride=1)
-    for n in range(2):
-        alone = calls.forward(x[..., n, :], kernel[n], bias[n], None, stride=1)
-        # Sums of 25 terms around 1, in whichever order.
-        np.testing.assert_allclose(y[..., n, :], alone, atol=1e-5)
-    with pytest.raises(ValueError, match=re.escape("bias has shape (4,); expected (2, 4)")):
-        calls.forward(x, kernel, bias[0], None, stride=1)
-
-
 def test_a_program_that_xla_divides_is_its_own():
     x, kernel = drawn(*SHAPES)
     x = jnp.repeat(x, 4, axis=0)

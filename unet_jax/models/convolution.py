@@ -1,24 +1,25 @@
 """A 2-D convolution that is fast on a CPU, too, as are its gradients. Images are [B, H, W, C].
 
-There, float32 is oneDNN's where that is installed, but for a kernel of one pixel with a stride;
-large 3×3 ones take half the products (`unet_jax/onednn/winograd.py`). Else, a kernel's gradient is
-computed as matrix products (`kernel_products.py`): XLA has it as a convolution with a window of the
-whole image, for which its CPU backend has no good code. On a GPU convolutions are cuDNN's; what
-follows is kept from being fused with them badly (docs/speed_gpu.md). For XLA, on any device, a
-kernel of one pixel without a stride is a matrix product, forward and backward; but one to a single
-channel and its gradient are sums where they are not a CPU's.
+There, in float32, large 3×3 ones take a quarter of the products (`winograd.py`), and the others
+are oneDNN's where that is installed, but for a kernel of one pixel with a stride. Else, a kernel's
+gradient is computed as matrix products (`kernel_products.py`): XLA has it as a convolution with a
+window of the whole image, for which its CPU backend has no good code. On a GPU convolutions are
+cuDNN's; what follows is kept from being fused with them badly (docs/speed_gpu.md). For XLA, on any
+device, a kernel of one pixel without a stride is a matrix product, forward and backward; but one to
+a single channel and its gradient are sums where they are not a CPU's.
 """
 
 import contextlib
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from unet_jax import onednn
+from unet_jax.models import winograd
 from unet_jax.models.kernel_products import kernel_by_products
 from unet_jax.models.passes import pixel_sums, written
 from unet_jax.models.platforms import Computed, by_platform
@@ -50,11 +51,8 @@ def convolve(
     """
     assert bias is None or bias.shape == kernel.shape[-1:]
     assert added is None or added.dtype == x.dtype
-    # Of 1×1 kernels and a stride, oneDNN 3.2 gets gradients wrong: 3 channels, 8×12, stride 2.
-    sound = kernel.shape[0] > 1 or stride == 1
-    wanted = sound and x.dtype == jnp.float32 and _freely.value and onednn.available()
-    library = onednn.passes(x.shape, kernel.shape, stride) if wanted else None
-    return _convolve((x, kernel, bias, added), stride, library)
+    passes = _passes(x, kernel, stride) if _freely.value else None
+    return _convolve((x, kernel, bias, added), stride, passes)
 
 
 _freely = jax.make_user_context(default_value=True)
@@ -62,10 +60,11 @@ _freely = jax.make_user_context(default_value=True)
 
 @contextlib.contextmanager
 def xla_alone() -> Iterator[None]:
-    """What is traced in here calls no library, so that it can be run where there is none.
+    """What is traced in here is XLA's own on a CPU, too, if the backward pass is traced in here.
 
-    Nor does a loop go through images, so that they can be divided among devices, and products be
-    counted, if the backward pass is traced in here, too.
+    No library is called, so that it can be run where there is none; no loop goes through images,
+    so that they can be divided among devices; and products are those of the definition, so that
+    they can be counted.
     """
     with _freely(False):
         yield
@@ -73,40 +72,48 @@ def xla_alone() -> Iterator[None]:
 
 Given = tuple[jax.Array, jax.Array, jax.Array | None, jax.Array | None]
 """x, kernel, bias and what is added, or their gradients."""
-Library = onednn.Passes | None
-"""What computes float32 on a CPU; None: XLA does."""
 
 
-def _whole(given: Given, stride: int, library: Library) -> jax.Array:
+class Passes(NamedTuple):
+    """What computes a convolution and its gradients in float32 on a CPU."""
+
+    forward: Computed
+    backward_data: Computed
+    backward_weights: Computed
+
+
+ONEDNN = Passes(onednn.forward, onednn.backward_data, onednn.backward_weights)
+WINOGRAD = Passes(winograd.forward, winograd.backward_data, winograd.backward_weights)
+
+
+def _passes(x: jax.Array, kernel: jax.Array, stride: int) -> Passes | None:
+    """The fastest; None: XLA's own."""
+    if x.dtype != jnp.float32:
+        return None
+    # Of 1×1 kernels and a stride, oneDNN 3.2 gets gradients wrong: 3 channels, 8×12, stride 2.
+    sound = kernel.shape[0] > 1 or stride == 1
+    by_onednn = sound and onednn.available()
+    if winograd.pays(x.shape, kernel.shape, stride, beside_onednn=by_onednn):
+        return WINOGRAD
+    return ONEDNN if by_onednn else None
+
+
+def _whole(given: Given, stride: int, passes: Passes | None) -> jax.Array:
     by_xla = partial(_by_xla, stride=stride)
-    if library is None:
+    if passes is None:
         return by_xla(*given)
-    by_library = partial(library.forward, stride=stride)
-    return by_platform(*given, cpu=by_library, default=by_xla)
+    return by_platform(*given, cpu=partial(passes.forward, stride=stride), default=by_xla)
 
 
-def _entering(x: jax.Array, library: Library) -> jax.Array:
-    """The same values, in memory if they are read often, so that they are computed once."""
-    if library is None or not library.reads_often:
-        return x
-    return by_platform(x, cpu=onednn.stored, default=lambda x: x)
+_convolve = jax.custom_vjp(_whole, nondiff_argnums=(1, 2))
 
 
-def _convolved(given: Given, stride: int, library: Library) -> jax.Array:
-    return _forward(given, stride, library)[0]
+def _forward(given: Given, stride: int, passes: Passes | None) -> tuple[jax.Array, Given]:
+    return _whole(given, stride, passes), given
 
 
-_convolve = jax.custom_vjp(_convolved, nondiff_argnums=(1, 2))
-
-
-def _forward(given: Given, stride: int, library: Library) -> tuple[jax.Array, Given]:
-    given = (_entering(given[0], library), *given[1:])
-    return _whole(given, stride, library), given
-
-
-def _backward(stride: int, library: Library, given: Given, g: jax.Array) -> tuple[Given]:
+def _backward(stride: int, passes: Passes | None, given: Given, g: jax.Array) -> tuple[Given]:
     x, kernel, bias, added = given
-    g = _entering(g, library)
     side, inputs = kernel.shape[1:3]
     biased = bias is not None
     by_input = partial(_input_by_convolution, shape=x.shape, stride=stride)
@@ -118,10 +125,10 @@ def _backward(stride: int, library: Library, given: Given, g: jax.Array) -> tupl
     weights_on_cpu: Computed = by_weights
     if _sums_channels(kernel, stride):
         by_weights = partial(_weights, by_kernel=_kernel_by_sums, biased=biased)
-    if library is not None:
-        input_on_cpu = partial(library.backward_data, shape=x.shape, stride=stride)
+    if passes is not None:
+        input_on_cpu = partial(passes.backward_data, shape=x.shape, stride=stride)
         weights_on_cpu = partial(
-            library.backward_weights, shape=kernel.shape, stride=stride, biased=biased
+            passes.backward_weights, shape=kernel.shape, stride=stride, biased=biased
         )
     elif exact:
         if stride > 1:

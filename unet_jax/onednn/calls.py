@@ -1,8 +1,4 @@
-"""oneDNN's convolutions as functions of JAX arrays.
-
-In G groups, each with a kernel of its own, images are [B, H, W, G, I], kernels [G, h, w, I, O],
-biases [G, O], and results [B, ⌈H / stride⌉, ⌈W / stride⌉, G, O].
-"""
+"""oneDNN's convolutions as functions of JAX arrays."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -22,11 +18,11 @@ def forward(
     added: jax.Array | None,
     stride: int,
 ) -> jax.Array:
-    """`torch.nn.functional.conv2d` with padding (h // 2, w // 2), and something added to it.
+    """`torch.nn.functional.conv2d` with padding k // 2, and something added to it.
 
     Args:
       x: float32 [B, H, W, I].
-      kernel: float32 [h, w, I, O], h and w odd.
+      kernel: float32 [k, k, I, O].
       bias: float32 [O]; None: there is none.
       added: float32, of the result's shape; None: nothing is.
       stride: In both directions.
@@ -39,10 +35,9 @@ def forward(
       ValueError: Bias or what is added has another shape, or anything another type (the latter in
         all three), so that oneDNN would read beyond it.
     """
-    batch, height, width = x.shape[:3]
-    channels = (*kernel.shape[:-4], kernel.shape[-1])
-    shape = (batch, -(-height // stride), -(-width // stride), *channels)
-    for name, each, right in (("bias", bias, shape[3:]), ("added", added, shape)):
+    batch, height, width, _ = x.shape
+    shape = (batch, -(-height // stride), -(-width // stride), kernel.shape[-1])
+    for name, each, right in (("bias", bias, shape[-1:]), ("added", added, shape)):
         if each is not None and each.shape != right:
             raise ValueError(f"{name} has shape {each.shape}; expected {right}")
     shapes = Shapes(x.shape, kernel.shape, shape, stride, bias is not None, added is not None)
@@ -59,10 +54,10 @@ def backward_data(g: jax.Array, kernel: jax.Array, shape: Shape, stride: int) ->
 def backward_weights(
     x: jax.Array, g: jax.Array, shape: Shape, stride: int, biased: bool
 ) -> tuple[jax.Array, jax.Array | None]:
-    """The gradients of kernel [h, w, I, O] = `shape` and bias [O], g being that of the output."""
+    """The gradients of kernel [k, k, I, O] = `shape` and bias [O], g being that of the output."""
     shapes = Shapes(x.shape, shape, g.shape, stride, biased)
     if biased:
-        kernel, bias = _call("backward_weights", shapes, (x, g), [shape, g.shape[3:]])
+        kernel, bias = _call("backward_weights", shapes, (x, g), [shape, shape[-1:]])
         return kernel, bias
     return _call("backward_weights", shapes, (x, g), [shape])[0], None
 

@@ -2,21 +2,10 @@
 
 from collections.abc import Sequence
 from functools import cache
-from math import prod
 from threading import Lock
 from typing import Literal, NamedTuple
 
-from unet_jax.onednn.library import (
-    ANY,
-    GHWIO,
-    HWIO,
-    NHWC,
-    VECTOR,
-    Handle,
-    Library,
-    dimensions,
-    load,
-)
+from unet_jax.onednn.library import ANY, HWIO, NHWC, VECTOR, Handle, Library, dimensions, load
 from unet_jax.onednn.reordering import Reordering
 from unet_jax.onednn.step import Step
 
@@ -46,9 +35,9 @@ class Shapes(NamedTuple):
     """Of a convolution.
 
     Attributes:
-      x: [B, H, W, I]; in groups, [B, H, W, G, I].
-      kernel: [h, w, I, O]; of each group, [G, h, w, I, O].
-      y: [B, ⌈H / stride⌉, ⌈W / stride⌉, O]; in groups, [B, …, …, G, O].
+      x: [B, H, W, I].
+      kernel: [k, k, I, O].
+      y: [B, ⌈H / stride⌉, ⌈W / stride⌉, O].
       stride: In both directions.
       biased: Whether y has a bias of its own for each channel.
       added: Whether something of y's shape is added to it; in the forward pass alone.
@@ -63,7 +52,7 @@ class Shapes(NamedTuple):
 
 
 class Convolution:
-    """`torch.nn.functional.conv2d` with padding (h // 2, w // 2), or one of its gradients.
+    """`torch.nn.functional.conv2d` with padding k // 2, or one of its gradients.
 
     Attributes:
       workspace: Bytes that it needs beside its arguments and its result.
@@ -79,18 +68,16 @@ class Convolution:
           RuntimeError: oneDNN has no code for these shapes.
         """
         x, kernel, y, stride, biased, added = shapes
-        *groups, height, width, inputs, outputs = kernel
+        side, _, inputs, outputs = kernel
         # oneDNN names axes in PyTorch's order, however they lie in memory.
-        images, results = (library.describe((b, prod(c), h, w), NHWC) for b, h, w, *c in (x, y))
-        theirs_order = (*groups, outputs, inputs, height, width)
-        ours = library.describe(theirs_order, GHWIO if groups else HWIO)
-        fastest = library.describe(theirs_order, ANY)
-        bias = [library.describe((prod(y[3:]),), VECTOR)] if biased else []
+        images = library.describe((x[0], inputs, x[1], x[2]), NHWC)
+        ours = library.describe((outputs, inputs, side, side), HWIO)
+        fastest = library.describe((outputs, inputs, side, side), ANY)
+        results = library.describe((y[0], outputs, y[1], y[2]), NHWC)
+        bias = [library.describe((outputs,), VECTOR)] if biased else []
         layouts = (images, fastest, *(bias or [None]), results)
         attributes = library.adding(results) if added else library.attributes
-        description = _describe(
-            library, which, layouts, _window((height, width), stride), attributes
-        )
+        description = _describe(library, which, layouts, _window(side, stride), attributes)
 
         theirs = library.described(description, WEIGHTS[which])
         self._library = library
@@ -138,10 +125,10 @@ class Convolution:
             step.point(workspace)
 
 
-def _window(sides: tuple[int, int], stride: int) -> tuple:
+def _window(side: int, stride: int) -> tuple:
     """Strides, dilations (0 being none), and the padding before and after."""
-    padding = dimensions(*(side // 2 for side in sides))
-    return dimensions(stride, stride), dimensions(0, 0), padding, padding
+    padding = side // 2
+    return tuple(dimensions(n, n) for n in (stride, 0, padding, padding))
 
 
 def _describe(

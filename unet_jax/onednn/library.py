@@ -14,9 +14,8 @@ SWITCH = "UNET_JAX_ONEDNN"
 
 Handle = c_void_p
 SUCCESS, FLOAT32, CPU, IN_ORDER = 0, 3, 1, 1
-ANY, VECTOR, NHWC, HWIO, GHWIO = 1, 2, 22, 28, 34
-"""Layouts: the library's choice; one axis; images by pixel; kernels as they are here, one and one
-for each group of channels."""
+ANY, VECTOR, NHWC, HWIO = 1, 2, 22, 28
+"""Layouts: the library's choice; one axis; images by pixel; kernels as they are here."""
 ALLOCATED_BY_CALLER = 1
 """Scratchpad mode: the library keeps no memory of its own, which another thread could not use."""
 ADD = 0x1FFF0

@@ -24,7 +24,7 @@ class Reordering:
     ) -> None:
         """Args:
         library: oneDNN.
-        kernel: The shape [h, w, I, O]; of each group, [G, h, w, I, O].
+        kernel: The shape [k, k, I, O].
         layouts: Of such a kernel.
         back: Whether it is there, and is wanted here.
         """
@@ -51,11 +51,11 @@ class Reordering:
 def _cut(library: Library, kernel: tuple[int, ...], layouts: Layouts) -> list[Layouts]:
     """Descriptors of the pieces; of the whole if it does not divide into such, if its copy is fast
     (a kernel of one pixel), or if the library's own layout cannot be cut there."""
-    *groups, height, width, inputs, outputs = kernel
-    if height * width == 1 or inputs % PIECE:
+    side, _, inputs, outputs = kernel
+    if side == 1 or inputs % PIECE:
         return [layouts]
-    shape = (*groups, outputs, PIECE, height, width)
-    places = [(*(0 for _ in groups), 0, first, 0, 0) for first in range(0, inputs, PIECE)]
+    shape = (outputs, PIECE, side, side)
+    places = [(0, first, 0, 0) for first in range(0, inputs, PIECE)]
     try:
         return [
             (library.part(layouts[0], shape, place), library.part(layouts[1], shape, place))
