@@ -33,8 +33,10 @@ class Troubled(TorchTraining):
 class WrongLayer(JaxLayer):
     """Gives another result in one part; of "backward", 1 is the kernel's gradient."""
 
-    def __init__(self, wrong: tuple[str, int], precision: Precision, gpu: bool) -> None:
-        super().__init__(precision, gpu)
+    def __init__(
+        self, wrong: tuple[str, int], precision: Precision, gpu: bool, largest: int
+    ) -> None:
+        super().__init__(precision, gpu, largest)
         self._wrong = wrong
 
     def choose(self, layer: Convolution, part: str) -> Start:

@@ -94,12 +94,12 @@ def test_cores_are_shared_as_commands_do(precision, convolved, tmp_path: Path, m
     task = set_up(TINY, 4, 6, tmp_path, 1, 0)
     JaxInference(task, contender)
     JaxTraining(task, contender)
-    JaxLayer(precision, gpu=False)
+    JaxLayer(precision, False, 7)
     largest = task.config.largest_layer
     assert asked == [
         (largest, convolved, False),
         (largest, convolved, True),
-        (0, convolved, True),
+        (7, convolved, True),
     ]
 
 
@@ -203,7 +203,7 @@ def test_a_gpus_memory_is_what_is_held_and_what_a_step_takes(
     ids=["stride", "transposed"],
 )
 def test_layers_alone_compute_the_same(layer, part):
-    ours, theirs = (make("float32", False) for make in (JaxLayer, TorchLayer))
+    ours, theirs = JaxLayer("float32", False, 0), TorchLayer("float32", False)
     outcomes, expected = (each.choose(layer, part).outcomes for each in (ours, theirs))
     assert distance(outcomes, expected) < 1e-5
     assert outcomes[0].size > 8

@@ -34,7 +34,7 @@ SCORES = ("dice", "iou", "accuracy", "mean_class_accuracy", "boundary_f")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def xla_alone():
+def no_onednn():
     """XLA gives an image what it gives a batch of it; with oneDNN between, they round apart."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(onednn, "available", lambda: False)

@@ -87,3 +87,26 @@ def test_what_a_step_frees_is_there_for_the_next():
     assert faults(STEPS, "kept") < 2_000
     assert faults(STEPS, "given back") > 10_000
     assert faults(STEPS, "accelerated") > 10_000
+
+
+LARGE = """
+import ctypes
+from unet_jax import heap
+
+heap.accelerated = lambda: False
+heap.keep_step_memory()
+heap.keep_freed_memory()
+library = ctypes.CDLL(None)
+library.malloc.restype = library.sbrk.restype = ctypes.c_void_p
+library.free.argtypes, library.malloc.argtypes = [ctypes.c_void_p], [ctypes.c_size_t]
+block = library.malloc(2**31 + 2**20)
+end = library.sbrk(0)
+library.free(block)
+print(end - library.sbrk(0))
+"""
+
+
+def test_more_than_two_gibibytes_are_kept():
+    """A threshold, which mallopt takes as an int, could be no larger."""
+    command = [sys.executable, "-c", LARGE]
+    assert int(subprocess.run(command, capture_output=True, text=True, check=True).stdout) == 0

@@ -31,7 +31,7 @@ from unet_jax.config import (
 )
 from unet_jax.datasets import open_dataset
 from unet_jax.describe import describe
-from unet_jax.models import kernel_products
+from unet_jax.models import kernel_products, winograd
 from unet_jax.parallel import choose
 from unet_jax.pipeline import Pipeline
 from unet_jax.rehearsal import random_batch, rehearse, time_steps
@@ -163,6 +163,16 @@ def test_all_products_of_a_loop_are_counted(measured, monkeypatch: pytest.Monkey
     monkeypatch.setattr(kernel_products, "_over_bands", looped)
     assert measured("jax", TINY).flops == whole
     assert looped.called
+
+
+def test_products_are_counted_by_definition(measured, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(onednn, "available", lambda: False)
+    whole = measured("jax", TINY).flops
+    monkeypatch.setattr(winograd, "FEWEST_CHANNELS", 0)
+    fewer = Mock(wraps=winograd._inverse)
+    monkeypatch.setattr(winograd, "_inverse", fewer)
+    assert measured("jax", TINY).flops == whole
+    assert fewer.called
 
 
 @pytest.mark.parametrize("framework", ["jax", "torch"])

@@ -10,7 +10,7 @@ import pkgutil
 
 # As glibc's <malloc.h> numbers them.
 TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX, ARENA_MAX = -1, -3, -4, -8
-MOST = 2**31 - 1
+NEVER = -1
 
 
 def keep_freed_memory() -> None:
@@ -21,7 +21,7 @@ def keep_freed_memory() -> None:
     mallopt = _mallopt()
     if mallopt is not None:
         mallopt(MMAP_THRESHOLD, 32 << 20)  # The most it takes.
-        mallopt(TRIM_THRESHOLD, MOST)
+        mallopt(TRIM_THRESHOLD, NEVER)
 
 
 def keep_step_memory() -> None:
@@ -35,7 +35,7 @@ def keep_step_memory() -> None:
         # Large blocks would be mapped one by one, and by every thread's arena but the first always.
         mallopt(MMAP_MAX, 0)
         mallopt(ARENA_MAX, 1)
-        mallopt(TRIM_THRESHOLD, MOST)
+        mallopt(TRIM_THRESHOLD, NEVER)
 
 
 def _mallopt() -> "ctypes._NamedFuncPointer | None":

@@ -63,8 +63,8 @@ def rehearse(
       init: Gives the first state, of which `params` are the parameters; is traced, and run once.
       batch: As in training, from `random_batch`.
       parallel: Which devices.
-      counted: The same step by XLA alone: a library's work is not counted, and a loop's body
-        once. None: it is the same.
+      counted: The same step by XLA alone: a library's work is not counted, a loop's body once, and
+        Winograd's products are fewer. None: it is the same.
       seconds: About how long to run it, after a first step.
     """
     state, batch = jax.eval_shape(init), parallel.divide(batch)

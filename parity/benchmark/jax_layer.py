@@ -19,10 +19,11 @@ from unet_jax.recipe import DTYPES
 class JaxLayer(Contestant):
     """Layer after layer, each compiled."""
 
-    def __init__(self, precision: Precision, gpu: bool) -> None:
+    def __init__(self, precision: Precision, gpu: bool, largest: int) -> None:
         """Args:
         precision: What they compute in.
         gpu: Whether the device is one.
+        largest: Values of the network's largest layer, by which a CPU's cores are shared.
 
         Raises:
           ValueError: JAX computes elsewhere than PyTorch does.
@@ -31,8 +32,7 @@ class JaxLayer(Contestant):
         jax.config.update("jax_enable_compilation_cache", False)
         fast = precision == "tf32"
         jax.config.update("jax_default_matmul_precision", "tensorfloat32" if fast else "highest")
-        # Nothing is computed beside a layer.
-        share_cores(0, "float32" if fast else precision, trained=True)
+        share_cores(largest, "float32" if fast else precision, trained=True)
         if jax.default_backend() != ("gpu" if gpu else "cpu"):
             raise ValueError(f"JAX computes on {jax.default_backend()}, and PyTorch does not")
         self._dtype: Any = DTYPES.get(precision) or jnp.float32

@@ -53,11 +53,12 @@ def measure(config: Config, plan: Plan, say: Callable[[str], object]) -> Results
     facts, device = machine.facts(), machine.device(gpu)
     peaks, rows = device_peaks(device), []
     for batch_size in plan.batch_sizes or (config.train.batch_size,):
-        counted = Counter(convolutions(steady(config, batch_size), num_logits(classes)))
+        of_size = steady(config, batch_size)
+        counted = Counter(convolutions(of_size, num_logits(classes)))
         for precision in precisions:
             reason = missing(precision, gpu)
             if reason is None:
-                rows += _rows(counted, precision, plan, peaks, gpu, say)
+                rows += _rows(counted, precision, plan, peaks, gpu, of_size.largest_layer, say)
             else:
                 say(f"{precision}: {reason}")
     facts["peaks"] = peaks._asdict()
@@ -70,13 +71,15 @@ def _rows(
     plan: Plan,
     peaks: Peaks,
     gpu: bool,
+    largest: int,
     say: Callable[[str], object],
 ) -> list[Row]:
     rows = []
+    given = {"PyTorch": (precision, gpu), "JAX": (precision, gpu, largest)}
     with TemporaryDirectory() as folder, ExitStack() as open_things:
         workers = {}
         for name, make in LAYERS.items():
-            worker = Worker(partial(make, precision, gpu), Path(folder, f"{name}.log"))
+            worker = Worker(partial(make, *given[name]), Path(folder, f"{name}.log"))
             open_things.callback(worker.close)
             workers[name] = worker
         for layer, count in counted.items():

@@ -60,11 +60,11 @@ _freely = jax.make_user_context(default_value=True)
 
 @contextlib.contextmanager
 def xla_alone() -> Iterator[None]:
-    """What is traced in here is XLA's own on a CPU, too, if the backward pass is traced in here.
+    """What is traced in here is computed by XLA, and by its definition, on a CPU, too.
 
-    No library is called, so that it can be run where there is none; no loop goes through images,
-    so that they can be divided among devices; and products are those of the definition, so that
-    they can be counted.
+    No library is called, so that it can be run where there is none. And if a backward pass is
+    traced in here, no loop goes through images, so that they can be divided among devices, and
+    products be counted.
     """
     with _freely(False):
         yield
@@ -87,12 +87,14 @@ WINOGRAD = Passes(winograd.forward, winograd.backward_data, winograd.backward_we
 
 
 def _passes(x: jax.Array, kernel: jax.Array, stride: int) -> Passes | None:
-    """The fastest; None: XLA's own."""
+    """The fastest; None: neither, but XLA's own, or what is in this file."""
     if x.dtype != jnp.float32:
         return None
     # Of 1×1 kernels and a stride, oneDNN 3.2 gets gradients wrong: 3 channels, 8×12, stride 2.
     sound = kernel.shape[0] > 1 or stride == 1
     by_onednn = sound and onednn.available()
+    if by_onednn and onednn.has_the_cores():
+        return ONEDNN
     if winograd.pays(x.shape, kernel.shape, stride, beside_onednn=by_onednn):
         return WINOGRAD
     return ONEDNN if by_onednn else None

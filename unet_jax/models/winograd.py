@@ -21,7 +21,6 @@ References:
 
 from collections.abc import Sequence
 from functools import partial, reduce
-from math import prod
 from operator import add
 
 import jax
@@ -31,7 +30,7 @@ import numpy as np
 Shape = tuple[int, ...]
 
 SIDE, TERMS = 4, 6
-"""Of a tile, in pixels, and of its sums."""
+"""A tile's pixels, and its sums, in one direction."""
 DATA = np.array(
     [
         [1, -1.5, -2, 1.5, 1, 0],
@@ -50,16 +49,31 @@ INVERSE = np.array(
 
 FEWEST_CHANNELS = 64
 """With fewer, the sums take what the products save, or nearly so."""
+FEWEST_TILES = 16
+"""Of all images; with fewer, a kernel's sums take what the products save."""
+MOST_SUMS = 2**27
+"""Values of either the images' sums or the products: half a gigabyte."""
 FEWEST_PRODUCTS = 10**8
 """Pixels times input times output channels, below which oneDNN's own convolution is faster."""
 
 
 def pays(x: Shape, kernel: Shape, stride: int, *, beside_onednn: bool) -> bool:
-    """Whether such a convolution is faster by these functions than by oneDNN, or else by XLA."""
-    fits = kernel[:2] == (3, 3) and stride == 1 and min(x[1:3]) >= SIDE
-    wide = min(kernel[2:]) >= FEWEST_CHANNELS
-    large = prod(x[:3]) * prod(kernel[2:]) >= FEWEST_PRODUCTS
-    return fits and wide and (large or not beside_onednn)
+    """Whether such a convolution is faster by these functions.
+
+    Args:
+      x: The images' shape.
+      kernel: Its shape.
+      stride: In both directions.
+      beside_onednn: Whether what it would otherwise be computed by is oneDNN, not XLA.
+    """
+    batch, height, width, _ = x
+    *sides, inputs, outputs = kernel
+    if (*sides, stride) != (3, 3, 1) or min(inputs, outputs) < FEWEST_CHANNELS:
+        return False
+    tiles = batch * _tiles(height) * _tiles(width)
+    if not FEWEST_TILES <= tiles <= MOST_SUMS // (TERMS**2 * max(inputs, outputs)):
+        return False
+    return not beside_onednn or batch * height * width * inputs * outputs >= FEWEST_PRODUCTS
 
 
 def forward(
@@ -67,7 +81,7 @@ def forward(
     kernel: jax.Array,
     bias: jax.Array | None,
     added: jax.Array | None,
-    stride: int = 1,
+    stride: int,
 ) -> jax.Array:
     """`unet_jax.onednn.forward`, of a 3×3 kernel without a stride."""
     assert stride == 1
@@ -77,7 +91,7 @@ def forward(
     return y if added is None else y + added
 
 
-def backward_data(g: jax.Array, kernel: jax.Array, shape: Shape, stride: int = 1) -> jax.Array:
+def backward_data(g: jax.Array, kernel: jax.Array, shape: Shape, stride: int) -> jax.Array:
     """`unet_jax.onednn.backward_data`: the convolution with the kernel turned around."""
     assert stride == 1
     kernels = _filter(_after(g, kernel)[::-1, ::-1])
@@ -115,7 +129,16 @@ def _inverse_transposed(g: jax.Array) -> jax.Array:
 
 
 def _sums(x: jax.Array, matrix: np.ndarray, before: int) -> jax.Array:
-    """Of each tile's pixels, and of so many `before` and around it as the matrix has columns."""
+    """The matrix' sums, along columns and rows, of each tile's pixels and those around it.
+
+    Args:
+      x: [B, H, W, C].
+      matrix: [6, n]; n pixels in a direction take part.
+      before: How many of them lie before the tile.
+
+    Returns:
+      [36, P, C].
+    """
     batch, height, width, channels = x.shape
     tiles, across = _tiles(height), _tiles(width)
     blocks = [count + (matrix.shape[1] > SIDE) for count in (tiles, across)]

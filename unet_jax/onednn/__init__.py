@@ -5,6 +5,7 @@ is copied. oneDNN is one shared library, from `pip install "unet-jax[onednn]"`, 
 """
 
 from unet_jax.onednn.calls import backward_data, backward_weights, forward
+from unet_jax.onednn.cores import has_the_cores
 from unet_jax.onednn.library import available
 
-__all__ = ["available", "backward_data", "backward_weights", "forward"]
+__all__ = ["available", "backward_data", "backward_weights", "forward", "has_the_cores"]

@@ -22,7 +22,7 @@ def forward(
 
     Args:
       x: float32 [B, H, W, I].
-      kernel: float32 [k, k, I, O].
+      kernel: float32 [k, k, I, O], k odd.
       bias: float32 [O]; None: there is none.
       added: float32, of the result's shape; None: nothing is.
       stride: In both directions.

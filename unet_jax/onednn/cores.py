@@ -39,6 +39,11 @@ def share_cores(values: int | None, precision: str = "float32", *, trained: bool
         os.environ[THREADS] = "1"
 
 
+def has_the_cores() -> bool:
+    """Whether XLA was told to compute on one thread, so that oneDNN alone has all cores."""
+    return os.environ.get(THREADS) == "1"
+
+
 def cores() -> int:
     """Those that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
