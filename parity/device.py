@@ -53,7 +53,7 @@ def precisions(device: Device) -> tuple[str, ...]:
 def arithmetic(precision: str) -> Iterator[None]:
     """Products of float32 in full, or, for `tf32`, with the 10 bits of a GPU's fast units.
 
-    JAX computes by XLA alone, convolutions by their definition: PyTorch calls oneDNN, too, and one
+    JAX computes by XLA alone, convolutions by their definition: PyTorch's are oneDNN's, and one
     library would agree with itself; and Winograd's algorithm rounds further.
     """
     fast, backends = precision == "tf32", torch.backends

@@ -143,14 +143,23 @@ def test_wide_layers_are_its():
     assert not pays(stride=2)
     assert not pays(side=1)
     assert not pays(side=5)
-    # 10⁸ / 64² pixels are 24,414 and a bit.
-    assert pays(batch=5, height=26, width=188, beside=True)
-    assert not pays(batch=2, height=39, width=313, beside=True)
+    # 10⁸ / 128² pixels are 6,103 and a bit.
+    large = partial(pays, inputs=128, outputs=128, beside=True)
+    assert large(batch=8, height=7, width=109)
+    assert not large(height=17, width=359)
+    assert not large(batch=8, height=64, width=109, inputs=127)
+    assert not large(batch=8, height=64, width=109, outputs=127)
 
 
 LAYER = (1, 16, 20, 64), (3, 3, 64, 64), (64,), (1, 16, 20, 64)
 NARROW = (1, 16, 20, 8), (3, 3, 8, 8), (8,), (1, 16, 20, 8)
 OURS = "tensor<36x"
+
+
+def anywhere(monkeypatch):
+    """Wide layers are its beside oneDNN, too."""
+    monkeypatch.setattr(winograd, "FEWEST_PRODUCTS", 0)
+    monkeypatch.setattr(winograd, "FEWEST_CHANNELS_BESIDE_ONEDNN", 64)
 
 
 def gradients(*given):
@@ -162,7 +171,7 @@ def lowered(*given) -> str:
 
 
 def test_a_layer_has_the_gradients_of_xlas(monkeypatch):
-    monkeypatch.setattr(winograd, "FEWEST_PRODUCTS", 0)
+    anywhere(monkeypatch)
     given = [each.astype(np.float32) for each in drawn(*LAYER)]
     given[1] /= 24  # So that results are around 1.
     assert OURS in lowered(*given)
@@ -194,7 +203,7 @@ def test_small_layers_are_onednns_where_it_is(available: bool, monkeypatch):
 
 @needs_onednn
 def test_all_layers_are_onednns_where_xla_has_one_thread(monkeypatch):
-    monkeypatch.setattr(winograd, "FEWEST_PRODUCTS", 0)
+    anywhere(monkeypatch)
     monkeypatch.setenv(cores.THREADS, "1")
     text = lowered(*(each.astype(np.float32) for each in drawn(*LAYER)))
     assert OURS not in text
@@ -203,7 +212,7 @@ def test_all_layers_are_onednns_where_xla_has_one_thread(monkeypatch):
 
 @pytest.mark.parametrize("platform", ["cuda", "rocm", "tpu"])
 def test_other_devices_have_their_own(platform: str, monkeypatch):
-    monkeypatch.setattr(winograd, "FEWEST_PRODUCTS", 0)
+    anywhere(monkeypatch)
     given = [each.astype(np.float32) for each in drawn(*LAYER)]
     trace = jax.jit(lambda *given: gradients(*given)).trace(*given)
     assert OURS in trace.lower(lowering_platforms=("cpu",)).as_text()
@@ -211,7 +220,7 @@ def test_other_devices_have_their_own(platform: str, monkeypatch):
 
 
 def test_a_program_that_xla_divides_has_none(monkeypatch):
-    monkeypatch.setattr(winograd, "FEWEST_PRODUCTS", 0)
+    anywhere(monkeypatch)
     x, kernel = (each.astype(np.float32) for each in drawn((8, 16, 20, 64), LAYER[1]))
 
     def divided(parallel: Jit | Shard) -> str:
@@ -223,7 +232,7 @@ def test_a_program_that_xla_divides_has_none(monkeypatch):
 
 
 def test_other_numbers_are_xlas(monkeypatch):
-    monkeypatch.setattr(winograd, "FEWEST_PRODUCTS", 0)
+    anywhere(monkeypatch)
     given = drawn(*LAYER)
     for dtype in (jnp.bfloat16, jnp.float16):
         assert OURS not in lowered(*(jnp.asarray(each, dtype) for each in given))

@@ -38,10 +38,11 @@ freed memory, and OpenMP's threads to wait a little longer before they sleep, fo
 and JAX has its convolutions of float32 computed by oneDNN where that is installed, as PyTorch has,
 and then, on two cores, one thread for all else where layers are small (until 2026-11-26 always; in
 prediction, until 2026-11-28 up to a million values of a layer, as in training, and since then up to
-four); *XLA alone* is JAX without it. Wide ones of 3×3, and beside oneDNN only large ones, are XLA's
-with a quarter of the products (Winograd's algorithm) since 2026-11-28, but in that day's rows of
-`shapes`. Of the CPUs whose names do not say how wide they compute, the EPYC has AVX2, the Xeon
-AVX-512.
+four); *XLA alone* is JAX without it. Wide convolutions of 3×3, and beside oneDNN only large ones,
+are XLA's with a quarter of the products (Winograd's algorithm) in the rows of 256×256 of the EPYC
+with AVX-512, the last ones measured; that machine's other rows of `carvana-*` had half of them with
+oneDNN, and all else had all. Of the CPUs whose names do not say how wide they compute, the EPYC has
+AVX2, the Xeon AVX-512.
 
 End to end, *from prepared records* reads them anew in every epoch, PyTorch by its own loader, in
 processes beside it; *from memory* is JAX' training as it is run where there is room for the set:

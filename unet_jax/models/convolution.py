@@ -1,6 +1,6 @@
 """A 2-D convolution that is fast on a CPU, too, as are its gradients. Images are [B, H, W, C].
 
-There, in float32, large 3×3 ones take a quarter of the products (`winograd.py`), and the others
+There, in float32, wide 3×3 ones take a quarter of the products (`winograd.py`), and the others
 are oneDNN's where that is installed, but for a kernel of one pixel with a stride. Else, a kernel's
 gradient is computed as matrix products (`kernel_products.py`): XLA has it as a convolution with a
 window of the whole image, for which its CPU backend has no good code. On a GPU convolutions are

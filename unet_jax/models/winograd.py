@@ -50,11 +50,12 @@ INVERSE = np.array(
 FEWEST_CHANNELS = 64
 """With fewer, the sums take what the products save, or nearly so."""
 FEWEST_TILES = 16
-"""Of all images; with fewer, a kernel's sums take what the products save."""
+"""Of all images. A kernel's sums take as many operations as three tiles save, and four times the
+kernel's memory, so that a few tiles do not pay."""
 MOST_SUMS = 2**27
 """Values of either the images' sums or the products: half a gigabyte."""
-FEWEST_PRODUCTS = 10**8
-"""Pixels times input times output channels, below which oneDNN's own convolution is faster."""
+FEWEST_CHANNELS_BESIDE_ONEDNN, FEWEST_PRODUCTS = 128, 10**8
+"""The latter are pixels × input × output channels. Below, oneDNN's own convolution is as fast."""
 
 
 def pays(x: Shape, kernel: Shape, stride: int, *, beside_onednn: bool) -> bool:
@@ -73,7 +74,10 @@ def pays(x: Shape, kernel: Shape, stride: int, *, beside_onednn: bool) -> bool:
     tiles = batch * _tiles(height) * _tiles(width)
     if not FEWEST_TILES <= tiles <= MOST_SUMS // (TERMS**2 * max(inputs, outputs)):
         return False
-    return not beside_onednn or batch * height * width * inputs * outputs >= FEWEST_PRODUCTS
+    if not beside_onednn:
+        return True
+    wide = min(inputs, outputs) >= FEWEST_CHANNELS_BESIDE_ONEDNN
+    return wide and batch * height * width * inputs * outputs >= FEWEST_PRODUCTS
 
 
 def forward(
@@ -129,7 +133,7 @@ def _inverse_transposed(g: jax.Array) -> jax.Array:
 
 
 def _sums(x: jax.Array, matrix: np.ndarray, before: int) -> jax.Array:
-    """The matrix' sums, along columns and rows, of each tile's pixels and those around it.
+    """The matrix's sums, along columns and rows, of each tile's pixels and those around it.
 
     Args:
       x: [B, H, W, C].
