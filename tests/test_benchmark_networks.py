@@ -14,6 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import psutil
 import pytest
@@ -281,6 +282,20 @@ def test_a_wrong_layer_is_refused(wrong, run, monkeypatch, capsys):
     assert printed == ""
     error = f"error: no comparison: JAX {wrong[0]} of 3×3, 2×16×24, 3 → 4 does not compute what the"
     assert said.splitlines()[-1].startswith(error)
+
+
+def test_layers_share_cores_as_their_network_does(run, monkeypatch):
+    given = []
+
+    def begun(make: partial, log: Path) -> Mock:
+        given.append(make.args)
+        return Mock()
+
+    monkeypatch.setattr(layers, "Worker", begun)
+    monkeypatch.setattr(layers, "convolutions", lambda *args: [])
+    monkeypatch.setattr(layers, "device_peaks", lambda device: Peaks({"float32": 1e9}, 1e9, ""))
+    run(*command("ops"))
+    assert given == [("float32", False), ("float32", False, 2 * 16 * 24 * 4)]
 
 
 @pytest.mark.parametrize(

@@ -155,24 +155,19 @@ def test_a_training_step_costs_about_three_forward_passes(framework, measured):
     assert result.speed is not None
 
 
-def test_all_products_of_a_loop_are_counted(measured, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize(
+    ("module", "limit", "way"),
+    [(kernel_products, "WHOLE", "_over_bands"), (winograd, "FEWEST_CHANNELS", "_inverse")],
+    ids=["in a loop", "fewer"],
+)
+def test_products_are_counted_by_definition(module, limit: str, way: str, measured, monkeypatch):
     monkeypatch.setattr(onednn, "available", lambda: False)
     whole = measured("jax", TINY).flops
-    monkeypatch.setattr(kernel_products, "WHOLE", 0)
-    looped = Mock(wraps=kernel_products._over_bands)
-    monkeypatch.setattr(kernel_products, "_over_bands", looped)
+    monkeypatch.setattr(module, limit, 0)
+    taken = Mock(wraps=getattr(module, way))
+    monkeypatch.setattr(module, way, taken)
     assert measured("jax", TINY).flops == whole
-    assert looped.called
-
-
-def test_products_are_counted_by_definition(measured, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(onednn, "available", lambda: False)
-    whole = measured("jax", TINY).flops
-    monkeypatch.setattr(winograd, "FEWEST_CHANNELS", 0)
-    fewer = Mock(wraps=winograd._inverse)
-    monkeypatch.setattr(winograd, "_inverse", fewer)
-    assert measured("jax", TINY).flops == whole
-    assert fewer.called
+    assert taken.called
 
 
 @pytest.mark.parametrize("framework", ["jax", "torch"])
