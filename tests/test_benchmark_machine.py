@@ -1,11 +1,13 @@
 """What a measurement says of its machine."""
 
 import platform
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from parity.benchmark import machine
+from parity.benchmark.checkout import commit
 
 
 @pytest.mark.parametrize(
@@ -25,3 +27,24 @@ def test_a_cpu_is_named_with_how_wide_it_computes(flags: str, name: str, tmp_pat
 
 def test_without_linux_file_a_cpu_has_the_systems_name(tmp_path: Path):
     assert machine.cpu(tmp_path / "none") in (platform.processor(), platform.machine())
+
+
+def test_a_checkout_says_of_which_commit_its_code_is(tmp_path: Path):
+    def git(*arguments: str) -> str:
+        who = ["-c", "user.name=A", "-c", "user.email=a@example.org"]
+        command = ["git", "-C", str(tmp_path), *who, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "code.py").touch()
+    (tmp_path / "docs" / "rows.json").touch()
+    assert commit(tmp_path) is None
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "All")
+    known = git("rev-parse", "--short", "HEAD")
+    (tmp_path / "docs" / "rows.json").write_text("1")  # As a suite of several cases does.
+    assert commit(tmp_path) == known
+    (tmp_path / "code.py").write_text("1")
+    assert commit(tmp_path) == f"{known}-dirty"
+    assert commit(tmp_path / "docs") is None

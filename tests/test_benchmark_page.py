@@ -242,6 +242,11 @@ def test_the_page_says_how_memory_was_counted(tmp_path: Path):
     assert "; memory without what compilation took and freed. Raw" in page(tmp_path)
 
 
+def test_the_page_says_of_which_commit_a_row_is(tmp_path: Path):
+    replace(OLD, facts=FACTS | {"commit": "abc1234-dirty"}).save(tmp_path / "card.json")
+    assert "2026-01-02; jax 1.2, unet-jax abc1234-dirty; " in page(tmp_path)
+
+
 def test_each_device_begins_with_an_overview(tmp_path: Path):
     """Of rows on one device the fastest counts; end to end, of those that read their data."""
     slower = replace(row("PyTorch eager, channels_last, bfloat16", 0.4), memory=1)

@@ -45,9 +45,19 @@ def check(checkout: Path, make: Callable[[], Any]) -> None:
 
 
 def commit(checkout: Path) -> str | None:
-    """As `git describe --always --dirty` has it; None where that says nothing."""
-    command = ["git", "-C", str(checkout), "describe", "--always", "--dirty"]
+    """As `git describe --always --dirty` has it, changes of docs aside; None without git.
+
+    Args:
+      checkout: Its folder; one inside another checkout is none.
+    """
+    if not (checkout / ".git").exists():
+        return None
+    git = ["git", "-C", str(checkout)]
+    asked = (["describe", "--always"], ["diff", "--name-only", "HEAD", "--", ":!docs"])
     with contextlib.suppress(OSError, subprocess.SubprocessError):
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
-        return done.stdout.strip()
+        name, changed = (
+            subprocess.run([*git, *rest], capture_output=True, text=True, timeout=30, check=True)
+            for rest in asked
+        )
+        return name.stdout.strip() + ("-dirty" if changed.stdout else "")
     return None

@@ -10,10 +10,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+from parity.benchmark.checkout import commit
 from parity.pages.findings import count
 from unet_jax.onednn.cores import cores
 from unet_jax.versions import versions
 
+PROJECT = Path(__file__).resolve().parents[2]
 PACKAGES = ("jax", "jaxlib", "flax", "torch", "numpy")
 VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2"}
 """Linux' flags of a CPU that say how wide it computes, widest first, and the usual names."""
@@ -21,11 +23,12 @@ QUERY = "name,driver_version,clocks.sm,clocks.max.sm,clocks.mem,power.limit,temp
 
 
 def facts() -> dict[str, Any]:
-    """Versions, machine, date, command; clocks and driver where `nvidia-smi` tells."""
+    """Versions, commit, machine, date, command; clocks and driver where `nvidia-smi` tells."""
     found: dict[str, Any] = {
         "date": time.strftime("%Y-%m-%d"),
         "command": command(),
         "versions": versions(PACKAGES),
+        "commit": commit(PROJECT),
         "system": f"{platform.system()} {platform.machine()}",
         "cpu": cpu(),
         "cores": cores(),

@@ -140,9 +140,8 @@ def _overview_cells(results: Results, case: str, duel: Duel) -> tuple[str, ...]:
 
 def _section(path: Path, results: Results) -> str:
     facts = results.facts
-    versions = ", ".join(f"{name} {value}" for name, value in facts["versions"].items())
     shown = [f"### {results.subject}: {results.title}\n", f"`{facts['command']}`\n"]
-    machine = [facts["date"], versions, facts["cpu"], f"load {facts['load']} at the start"]
+    machine = [facts["date"], results.versions, facts["cpu"], f"load {facts['load']} at the start"]
     seen = ", ".join(sorted({row.clock for row in results.rows if row.clock}))
     for gpu in facts.get("gpus", []):
         clock = f"{seen} after samples" if seen else f"{gpu['clocks.sm']} before the run"

@@ -103,7 +103,7 @@ class Results:
       subject: train, infer, ops, end-to-end, or scaling.
       title: The network in a line.
       device: Its name.
-      facts: Versions, machine, date, command.
+      facts: Versions, commit, machine, date, command.
       rows: In the order in which contenders are listed.
     """
 
@@ -112,6 +112,13 @@ class Results:
     device: str
     facts: dict[str, Any]
     rows: list[Row]
+
+    @property
+    def versions(self) -> str:
+        """Of what measured, in a line; this project's is its commit, where that is known."""
+        commit = self.facts.get("commit")
+        found = self.facts["versions"] | ({"unet-jax": commit} if commit else {})
+        return ", ".join(f"{name} {version}" for name, version in found.items())
 
     def save(self, path: Path) -> None:
         """Writes JSON: the whole file, or none."""

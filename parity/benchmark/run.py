@@ -108,8 +108,8 @@ def _show(results: "Results") -> None:
 
     for table in tables(results):
         console().print(table)
-    versions = ", ".join(f"{name} {value}" for name, value in results.facts["versions"].items())
-    console().print(f"{results.device}; {versions}", markup=False, highlight=False, soft_wrap=True)
+    made_with = f"{results.device}; {results.versions}"
+    console().print(made_with, markup=False, highlight=False, soft_wrap=True)
 
 
 def _plan(options: BenchmarkOptions) -> "Plan":
