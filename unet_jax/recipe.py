@@ -17,6 +17,7 @@ from unet_jax.optim import build_optimizer
 from unet_jax.schedule import learning_rate
 from unet_jax.state import TrainState, start_state
 from unet_jax.step import eval_step, train_step
+from unet_jax.threefry import key
 
 DTYPES = {"float32": None, "bfloat16": jnp.bfloat16, "float16": jnp.float16}
 
@@ -42,7 +43,7 @@ class Recipe(NamedTuple):
         """Makes a state with fresh weights when it is called; can be traced, too."""
         # It runs once: optimising its code takes ten times as long as running it as it is.
         options = {"xla_backend_optimization_level": 0}
-        return jax.jit(partial(self.init, jax.random.key(seed), size), compiler_options=options)
+        return jax.jit(partial(self.init, key(seed), size), compiler_options=options)
 
     def init(self, key: jax.Array, size: tuple[int, int]) -> TrainState:
         """A state with fresh weights for images of this height and width."""
