@@ -31,8 +31,9 @@ def test_without_linux_file_a_cpu_has_the_systems_name(tmp_path: Path):
 
 def test_a_checkout_says_of_which_commit_its_code_is(tmp_path: Path):
     def git(*arguments: str) -> str:
-        who = ["-c", "user.name=A", "-c", "user.email=a@example.org"]
-        command = ["git", "-C", str(tmp_path), *who, *arguments]
+        settings = ("user.name=A", "user.email=a@example.org", "commit.gpgsign=false")
+        options = [word for setting in settings for word in ("-c", setting)]
+        command = ["git", "-C", str(tmp_path), *options, *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     (tmp_path / "docs").mkdir()

@@ -1,26 +1,33 @@
-"""JAX' default random numbers, by code that a CPU's compiler has little work with.
+"""JAX' default random numbers, by code that is little work for a CPU's compiler.
 
-On a CPU JAX has the rounds of its generator in a loop, and XLA compiles it anew for each draw: ten
-functions, and as many passes over memory. Written out, a draw is one function.
+On a CPU JAX has the rounds of its generator in a loop, which XLA compiles anew for each draw, into
+a dozen functions, each a pass over memory. Written out, a draw is one function.
 """
 
 import math
 
 import jax
 import jax.numpy as jnp
-from jax.extend.random import define_prng_impl, threefry_prng_impl
+from jax.extend.random import define_prng_impl
 
+NAME = "threefry2x32"
 ROTATIONS = (13, 15, 26, 6), (17, 29, 16, 24)
 
 
 def key(seed: int) -> jax.Array:
-    """Draws what `jax.random.key(seed)` draws, to a rounding of the last place.
+    """Draws the bits that `jax.random.key(seed)` draws, and is that key unless it pays.
+
+    Floats that are made of them may be rounded once less, or once more.
 
     Args:
-      seed: Likewise.
+      seed: As there.
     """
-    data = jax.random.key_data(jax.random.key(seed, impl="threefry2x32"))
-    return jax.random.wrap_key_data(data, impl=_WRITTEN_OUT)
+    usual = jax.random.key(seed)
+    rolled = jax.default_backend() == "cpu" and jax.random.key_impl(usual) == NAME
+    # Otherwise JAX numbers what it hashes in another way, for the sake of old results.
+    if not rolled or not jax.config.values["jax_threefry_partitionable"]:
+        return usual
+    return jax.random.wrap_key_data(jax.random.key_data(usual), impl=_WRITTEN_OUT)
 
 
 @jax.jit
@@ -42,24 +49,38 @@ def _hashed(key: jax.Array, high: jax.Array, low: jax.Array) -> tuple[jax.Array,
     return high, low
 
 
+def _seed(seed: jax.Array) -> jax.Array:
+    return jax.random.key_data(jax.random.key(seed, impl=NAME))
+
+
 def _fold_in(key: jax.Array, data: int) -> jax.Array:
     return jnp.stack(_hashed(key, jnp.uint32(0), jnp.asarray(data, jnp.uint32)))
 
 
+def _split(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    return jnp.stack(_numbered(key, shape), axis=-1)
+
+
 def _random_bits(key: jax.Array, bit_width: int, shape: tuple[int, ...]) -> jax.Array:
-    size = math.prod(shape)
-    if bit_width != 32 or size >= 2**32:
-        return threefry_prng_impl.random_bits(key, bit_width, shape)
-    high, low = _hashed(key, jnp.uint32(0), jnp.arange(size, dtype=jnp.uint32))
-    return (high ^ low).reshape(shape)
+    if bit_width != 32 or math.prod(shape) >= 2**32:
+        usual = jax.random.wrap_key_data(key, impl=NAME)
+        return jax.random.bits(usual, shape, f"uint{bit_width}")
+    high, low = _numbered(key, shape)
+    return high ^ low
+
+
+def _numbered(key: jax.Array, shape: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
+    """The hashes of 0, 1, 2 …, below 2³²."""
+    numbers = jnp.arange(math.prod(shape), dtype=jnp.uint32).reshape(shape)
+    return _hashed(key, jnp.uint32(0), numbers)
 
 
 _WRITTEN_OUT = define_prng_impl(
-    key_shape=threefry_prng_impl.key_shape,
-    seed=threefry_prng_impl.seed,
-    split=threefry_prng_impl.split,
+    key_shape=(2,),
+    seed=_seed,
+    split=_split,
     random_bits=_random_bits,
     fold_in=_fold_in,
-    name="threefry2x32, written out",
+    name=f"{NAME}, written out",
     tag="fryw",
 )

@@ -45,7 +45,9 @@ def check(checkout: Path, make: Callable[[], Any]) -> None:
 
 
 def commit(checkout: Path) -> str | None:
-    """As `git describe --always --dirty` has it, changes of docs aside; None without git.
+    """As `git describe --always --dirty` has it, but for changes of docs; None where that fails.
+
+    Files that git does not know change nothing.
 
     Args:
       checkout: Its folder; one inside another checkout is none.
