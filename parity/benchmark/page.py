@@ -36,13 +36,11 @@ optimiser, and, compiled, augmentation, network and loss in one function; float1
 batch norm into the convolution before it, as is done here in JAX. On a CPU, glibc is told to keep
 freed memory, and OpenMP's threads to wait a little longer before they sleep, for both frameworks;
 and JAX has its convolutions of float32 computed by oneDNN where that is installed, as PyTorch has,
-and then, on two cores, one thread for all else where layers are small (until 2026-11-26 always; in
-prediction, until 2026-11-28 up to a million values of a layer, as in training, and since then up to
-four); *XLA alone* is JAX without it. Wide convolutions of 3×3, and beside oneDNN only large ones,
-are XLA's with a quarter of the products (Winograd's algorithm) in the rows of 256×256 of the EPYC
-with AVX-512, the last ones measured; that machine's other rows of `carvana-*` had half of them with
-oneDNN, and all else had all. Of the CPUs whose names do not say how wide they compute, the EPYC has
-AVX2, the Xeon AVX-512.
+and then, on two cores, one thread for all else where layers are small; *XLA alone* is JAX without
+it. There, wide convolutions of 3×3, and beside oneDNN only large ones, are XLA's with a quarter of
+the products (Winograd's algorithm). Two CPUs' names do not say how wide they compute, the EPYC's
+(AVX2) and the Xeon's (AVX-512). Their rows are older: all convolutions had all products, and one
+thread was for layers of every size (on 2026-11-26) or up to a million values (on 2026-11-27).
 
 End to end, *from prepared records* reads them anew in every epoch, PyTorch by its own loader, in
 processes beside it; *from memory* is JAX' training as it is run where there is room for the set:
