@@ -37,10 +37,10 @@ batch norm into the convolution before it, as is done here in JAX. On a CPU, gli
 freed memory, and OpenMP's threads to wait a little longer before they sleep, for both frameworks;
 and JAX has its convolutions of float32 computed by oneDNN where that is installed, as PyTorch has,
 and then, on two cores, one thread for all else where layers are small; *XLA alone* is JAX without
-it. There, wide convolutions of 3×3, and beside oneDNN only large ones, are XLA's with a quarter of
-the products (Winograd's algorithm). Two CPUs' names do not say how wide they compute, the EPYC's
-(AVX2) and the Xeon's (AVX-512). Their rows are older: all convolutions had all products, and one
-thread was for layers of every size (on 2026-11-26) or up to a million values (on 2026-11-27).
+it. Wide 3×3 convolutions on a CPU (beside oneDNN large ones only) are XLA's, with a quarter of the
+products (Winograd's algorithm). Rows of the *AMD EPYC*, which has AVX2, and of the *Intel Xeon*,
+which has AVX-512, are older: with all products, and one thread for layers of every size
+(2026-11-26) or up to a million values (2026-11-27).
 
 End to end, *from prepared records* reads them anew in every epoch, PyTorch by its own loader, in
 processes beside it; *from memory* is JAX' training as it is run where there is room for the set:
@@ -57,8 +57,8 @@ held by a GPU, or by the host.
   roofline's time.
 - *of roofline*: for each convolution the longer of arithmetic at the device's peak and memory
   traffic at its bandwidth, summed, over the measured time. Norms, activations and the optimiser
-  are taken to cost nothing. A shared CPU's measured peaks vary from hour to hour, by a quarter and
-  more, so its share is a rough one.
+  are taken to cost nothing. A shared CPU's measured peaks vary from hour to hour, by a quarter,
+  once by half, so its share is a rough one.
 - *off reference*: the largest relative difference of what was compared.
 
 A case of one's own: `python scripts/benchmark.py train --preset PRESET --batch-sizes 1 4 8`;
