@@ -58,21 +58,21 @@ def _fold_in(key: jax.Array, data: int) -> jax.Array:
 
 
 def _split(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    return jnp.stack(_numbered(key, shape), axis=-1)
+    return jnp.stack(_numbered(key, math.prod(shape)), axis=-1).reshape(*shape, 2)
 
 
 def _random_bits(key: jax.Array, bit_width: int, shape: tuple[int, ...]) -> jax.Array:
-    if bit_width != 32 or math.prod(shape) >= 2**32:
+    size = math.prod(shape)
+    if bit_width != 32 or size >= 2**32:
         usual = jax.random.wrap_key_data(key, impl=NAME)
         return jax.random.bits(usual, shape, f"uint{bit_width}")
-    high, low = _numbered(key, shape)
-    return high ^ low
+    high, low = _numbered(key, size)
+    return (high ^ low).reshape(shape)
 
 
-def _numbered(key: jax.Array, shape: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
+def _numbered(key: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
     """The hashes of 0, 1, 2 …, below 2³²."""
-    numbers = jnp.arange(math.prod(shape), dtype=jnp.uint32).reshape(shape)
-    return _hashed(key, jnp.uint32(0), numbers)
+    return _hashed(key, jnp.uint32(0), jnp.arange(size, dtype=jnp.uint32))
 
 
 _WRITTEN_OUT = define_prng_impl(
