@@ -27,7 +27,7 @@ def key(seed: int) -> jax.Array:
     # Otherwise JAX numbers what it hashes in another way, for the sake of old results.
     if not rolled or not jax.config.values["jax_threefry_partitionable"]:
         return usual
-    return jax.random.wrap_key_data(jax.random.key_data(usual), impl=_WRITTEN_OUT)
+    return jax.random.key(seed, impl=_WRITTEN_OUT)
 
 
 @jax.jit
